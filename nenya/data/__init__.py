@@ -1,0 +1,1 @@
+"""Imagery in, pairs of views out: images -> order -> augment -> loaders."""

@@ -1,0 +1,29 @@
+"""What can go wrong through the user's input or data, each with a message that says what was found and what to do.
+
+Every error here is a mistake that a user can mend, so the command line prints its message without a traceback and exits
+with code 2. Programming errors stay ordinary exceptions (exit code 1).
+"""
+
+
+class NenyaError(ValueError):
+    """A mistake in what the user gave: the message says what was found, what was expected and what to do."""
+
+
+class OptionError(NenyaError):
+    """An options file, or a value assigned to an option, that cannot be used."""
+
+
+class DataError(NenyaError):
+    """Imagery or labels that cannot be read or do not fit the options."""
+
+
+class CheckpointError(NenyaError):
+    """A checkpoint that is missing, damaged, or does not fit the model."""
+
+
+class CollapseError(NenyaError):
+    """The features carry (almost) no information any more, whatever the loss says."""
+
+
+class NonFiniteLossError(NenyaError):
+    """The loss became NaN or infinite."""
