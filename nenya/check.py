@@ -1,0 +1,126 @@
+"""What a training would do, or refuse, found out without training."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nenya.console import show_log
+from nenya.data.loaders import ViewLoader
+from nenya.errors import OptionError
+from nenya.models import build_model
+from nenya.params import Params, complete_options
+from nenya.train import open_loaders
+from nenya.training import events
+from nenya.training.checkpoint import LAST, checkpoints, epoch_file
+from nenya.training.curves import picture_file
+from nenya.training.report import describe_run
+from nenya.training.runtime import choose_device, choose_precision
+
+_MB = 2**20
+
+
+def check_run(opt: Params) -> list[str]:
+    """Check everything that a training would refuse, and say what it would do. Writes nothing.
+
+    Args:
+        opt: The options; not changed.
+
+    Returns:
+        Lines: data, views, model, memory, files.
+
+    Raises:
+        NenyaError: The training would refuse; the message says why.
+    """
+    show_log()
+    opt = copy.deepcopy(opt)
+    complete_options(opt)
+    if opt.tensorboard:
+        events.require_tensorboard()
+    _require_writable(Path(opt.model_folder))
+    train, valid = open_loaders(opt)
+    next(iter(train))  # a view of real cutouts: what cannot be read or warped shows here
+    with torch.device("meta"):
+        model = build_model(opt, train.images.num_channels)
+    device = choose_device(opt.cuda_use)
+    lines = describe_run(opt, train, valid, model, device)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    need = step_bytes(opt, train, choose_precision(opt.precision, device))
+    lines.append(f"  {'memory':<11}about {need / _MB:.0f} MB for a training step, of which {3 * weights / _MB:.0f} MB "
+                 f"weights, gradients and momentum; {_data_memory(train)}")  # fmt: skip
+    return [*lines, *_files(opt, weights)]
+
+
+def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype) -> int:
+    """Estimate the memory of a training step.
+
+    A forward pass on torch's meta device, which has shapes but no data, tells what autograd keeps for the backward
+    pass; weights, gradients and momentum are added.
+
+    Args:
+        opt: The options.
+        train: The training loader.
+        dtype: What the network computes in.
+
+    Returns:
+        Bytes.
+    """
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = tensor.numel() * dtype.itemsize
+        return tensor
+
+    with torch.device("meta"):
+        model = build_model(opt, train.images.num_channels)
+        views = torch.empty(2 * train.batch_size, train.images.num_channels, *train.views.size)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            model(views)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return sum(kept.values()) + 3 * weights
+
+
+def _data_memory(train: ViewLoader) -> str:
+    size = train.images.num_bytes / _MB
+    if train.images.in_memory:
+        return f"the training data takes {size:.0f} MB and stays in memory"
+    return f"the training data, {size:.0f} MB, is above cache_mb and read as needed"
+
+
+def _files(opt: Params, weights: int) -> list[str]:
+    folder = Path(opt.model_folder)
+    kept = opt.epochs // opt.save_freq
+    size = 2 * weights / _MB  # weights and momentum
+    lines = [
+        f"  {'files':<11}{folder / LAST} ({size:.0f} MB)",
+        f"  {'':<11}{epoch_file(folder, opt.save_freq)} and so on: {kept} files, {kept * size:.0f} MB",
+        f"  {'':<11}{picture_file(folder, opt.model_name)}",
+    ]
+    existing = folder if folder.exists() else next(parent for parent in folder.absolute().parents if parent.exists())
+    free = shutil.disk_usage(existing).free / _MB
+    if free < (kept + 2) * size:
+        raise OptionError(
+            f"{existing.absolute()} has {free:.0f} MB free, but the checkpoints need {(kept + 2) * size:.0f} MB: free "
+            "space, raise save_freq, or set model_root to another disk."
+        )
+    if checkpoints(folder):
+        lines.append(
+            f"  {'':<11}the folder holds an earlier run: --resume goes on with it, otherwise it is moved aside"
+        )
+    return lines
+
+
+def _require_writable(folder: Path) -> None:
+    """Check that the model folder is there and writable, or can be made."""
+    existing = folder if folder.exists() else next(parent for parent in folder.absolute().parents if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise OptionError(
+            f"cannot write to {existing.absolute()}, where the model folder {folder} would be: set model_root to a "
+            "folder that you may write to."
+        )

@@ -1,0 +1,175 @@
+"""The command line: parse, then call the public function. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nenya import __version__
+from nenya.errors import NenyaError
+
+if TYPE_CHECKING:
+    from nenya.params import Params
+
+USER_MISTAKE, OWN_FAULT, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    name="nenya",
+    help="Train self-supervised contrastive models on satellite imagery: one options file, one command.\n\n"
+    "Start with `nenya demo`, which needs no data. Then write an options file (`nenya options` explains every option; "
+    '{"images_file": "cutouts.h5"} is enough), see with `nenya check` whether it would run, and `nenya train` it.',
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+OptionsFile = Annotated[Path, typer.Argument(metavar="OPTS", help="JSON file of options; // comments are allowed.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace an option of the file, e.g. --set epochs=20; repeatable."),
+]
+
+
+@app.command()
+def train(
+    options_file: OptionsFile,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Two epochs of a few batches, into <model_folder>_debug.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint; starts anew where there is none.")
+    ] = False,
+    settings: Settings = None,
+) -> None:
+    """Train a model: checkpoints, learning curves and their picture go to the model folder.
+
+    Ctrl-C finishes the batch, saves, and says how to go on. Without --resume, the files of an earlier run in the same
+    folder are moved aside, not overwritten.
+
+    Examples: `nenya train opts.json`; `nenya train opts.json --resume`;
+    `nenya train opts.json --set epochs=20 --set temp=0.1`
+    """
+    from nenya.train import run
+
+    run(_options(options_file, settings), debug=debug, resume=resume)
+
+
+@app.command()
+def check(options_file: OptionsFile, settings: Settings = None) -> None:
+    """Say what a training would do, or refuse, without training.
+
+    Reads the options and the data as `train` does; shows shapes, sizes, the memory that a step needs and the files that
+    would be written. Exit code 2 if the training would refuse.
+    """
+    from nenya.check import check_run
+
+    for line in check_run(_options(options_file, settings)):
+        typer.echo(line)
+
+
+@app.command()
+def options(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these options.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the page docs/options.md.")] = False,
+) -> None:
+    """Explain the options: meaning, unit, what is allowed, default.
+
+    Examples: `nenya options`; `nenya options random_jitter temp`
+    """
+    from nenya.reference import as_markdown, as_text
+
+    typer.echo(as_markdown() if markdown else as_text(names or ()), nl=False)
+
+
+@app.command()
+def plot(
+    model_folder: Annotated[Path, typer.Argument(metavar="MODEL_FOLDER", help="The folder that a training wrote.")],
+) -> None:
+    """Draw the learning curves of a run again, also of one that is still running."""
+    from nenya.training.curves import redraw
+
+    typer.echo(str(redraw(model_folder)))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where the demo leaves its files.")] = Path("demo"),
+) -> None:
+    """Train on a synthetic ocean with known regimes, in about three minutes, and show what was learned.
+
+    Leaves options, data, checkpoints, curves and a picture of nearest neighbours.
+    """
+    from nenya.demo import run_demo
+
+    for line in run_demo(folder):
+        typer.echo(line)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"nenya {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        arguments: What follows ``nenya``; None takes it from the shell.
+
+    Raises:
+        SystemExit: Always. 0: done; 2: a mistake of the user's, said in one message; 130: stopped by Ctrl-C;
+            1: a fault of the program.
+    """
+    try:
+        app(_repeat_set(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except NenyaError as error:
+        _complain(str(error))
+        sys.exit(USER_MISTAKE)
+    except Exception as error:
+        if _out_of_memory(error):
+            _complain("out of memory: lower batch_size_train or image_size; `nenya check OPTS` estimates the need.")
+            sys.exit(USER_MISTAKE)
+        traceback.print_exc()
+        _complain("this is a fault of Nenya, not yours: please report it with the lines above.")
+        sys.exit(OWN_FAULT)
+
+
+def _options(path: Path, settings: list[str] | None) -> Params:
+    from nenya.options import parse_assignments
+    from nenya.params import Params
+
+    opt = Params(path)
+    if settings:
+        opt.set(parse_assignments(settings), where="--set")
+    return opt
+
+
+def _repeat_set(arguments: list[str]) -> list[str]:
+    """Let one --set take several KEY=VALUE, as people type it."""
+    repeated: list[str] = []
+    following = False
+    for argument in arguments:
+        if following and "=" in argument and not argument.startswith("-") and repeated[-1] != "--set":
+            repeated.append("--set")
+        following = argument == "--set" or (following and "=" in argument)
+        repeated.append(argument)
+    return repeated
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"nenya: {message}", err=True)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

@@ -1,0 +1,38 @@
+"""Where a run speaks: one terminal for the log and the progress bar, so that they do not overwrite each other."""
+
+from __future__ import annotations
+
+import logging
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+#: Everything that is said while working goes to standard error; standard output is kept for results.
+console = Console(stderr=True, highlight=False)
+
+
+def show_log() -> None:
+    """Show Nenya's log on standard error, unless the application that imports Nenya has set up logging itself."""
+    logger = logging.getLogger("nenya")
+    if logger.hasHandlers():
+        return
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False, markup=False)
+        handler.setFormatter(_LevelFormatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_LevelFormatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+class _LevelFormatter(logging.Formatter):
+    """Put the level in front of warnings and errors only: a line without one is plain information."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno < logging.WARNING:
+            return text
+        message = record.getMessage()
+        return text.replace(message, f"{record.levelname.lower()}: {message}", 1)

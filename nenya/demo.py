@@ -1,0 +1,144 @@
+"""The demo: a synthetic ocean, a short training, and the evidence that something was learned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from nenya.data.images import ImageFile
+from nenya.data.ocean import REGIMES, write_ocean
+from nenya.files import atomic_write
+from nenya.params import Params
+from nenya.train import Run, run
+from nenya.training.curves import picture_file
+from nenya.training.features import encode_cutouts, knn_accuracy, nearest, pixel_accuracy, pixel_features
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NUM_TRAIN, NUM_VALID = 1024, 320
+SEED = 0
+NEIGHBOURS = 5
+
+OPTIONS: dict[str, Any] = {
+    "images_file": "ocean.h5",
+    "ssl_model": "resnet18",
+    "image_size": 32,
+    "random_jitter": [40, 5],
+    "gauss_noise": 0.02,
+    "epochs": 6,
+    "valid_freq": 2,
+    "save_freq": 3,
+    "batch_size_train": 64,
+    "learning_rate": 0.05,
+    "seed": SEED,
+}
+
+
+def run_demo(folder: Path) -> Iterator[str]:
+    """Write the ocean, train on it, and compare nearest neighbours with those of raw pixels.
+
+    Args:
+        folder: Where options, data, checkpoints, curves and picture go.
+
+    Yields:
+        Lines that say what came out.
+
+    Raises:
+        NenyaError: The folder cannot be written to.
+    """
+    folder = folder.absolute()
+    data = folder / OPTIONS["images_file"]
+    write_ocean(data, NUM_TRAIN, NUM_VALID, seed=SEED)
+    options = {"data_folder": str(folder), **OPTIONS, "model_root": str(folder / "models")}
+    with atomic_write(folder / "options.json") as temporary:
+        temporary.write_text(json.dumps(options, indent=4) + "\n", encoding="utf-8")
+
+    trained = run(Params(folder / "options.json"))
+
+    train, valid = trained.train.images, ImageFile(data, "valid")
+    labels = train.labels("train_labels"), valid.labels("valid_labels")
+    learned = [encode_cutouts(trained.model, images, trained.opt, device=trained.device) for images in (train, valid)]
+    picture = folder / "neighbours.png"
+    draw_neighbours(picture, valid, labels[1], learned[1])
+
+    health = trained.curves.health
+    yield ""
+    yield "What the network learned from cutouts alone, without any label:"
+    yield (
+        f"  view retrieval (top 1): {health[0].retrieval_top1:.2f} before training, "
+        f"{health[trained.epoch].retrieval_top1:.2f} after (chance {health[0].chance_top1:.3f})"
+    )
+    yield f"  a cutout's regime, from its {NEIGHBOURS} nearest training cutouts (chance {1 / len(REGIMES):.2f}):"
+    yield f"    learned space {knn_accuracy(learned[0], labels[0], learned[1], labels[1], NEIGHBOURS):.2f}"
+    yield f"    raw pixels    {pixel_accuracy(train, labels[0], valid, labels[1], NEIGHBOURS):.2f}"
+    yield "Look at:"
+    yield from _files(trained, folder, picture)
+
+
+def _files(trained: Run, folder: Path, picture: Path) -> Iterator[str]:
+    rows = (
+        ("neighbours", picture),
+        ("curves", picture_file(trained.folder, trained.opt.model_name)),
+        ("model", trained.folder / "last.pth"),
+        ("options", folder / "options.json"),
+        ("data", folder / OPTIONS["images_file"]),
+    )
+    for name, path in rows:
+        yield f"  {name:<12}{path}"
+
+
+def draw_neighbours(path: Path, images: ImageFile, labels: npt.NDArray[np.int64], learned: Tensor) -> None:
+    """Draw one query of each regime with its nearest neighbours, in the learned space and by raw pixels.
+
+    Args:
+        path: The PNG file.
+        images: The cutouts [N, 1, H, W].
+        labels: Their regimes [N].
+        learned: Features [N, F].
+
+    Raises:
+        NenyaError: The file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    queries = np.array([np.flatnonzero(labels == regime)[0] for regime in range(len(REGIMES))])
+    # the nearest of all is the query itself
+    found = [
+        nearest(features[queries], features, NEIGHBOURS + 1)[:, 1:].numpy()
+        for features in (learned, pixel_features(images))
+    ]
+    figure = Figure(figsize=(13, 6.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    ratios = [1, 0.15, *[1] * NEIGHBOURS, 0.15, *[1] * NEIGHBOURS]
+    axes = figure.subplots(len(REGIMES), len(ratios), width_ratios=ratios, squeeze=False)
+    for axis in axes.ravel():
+        axis.axis("off")
+    for row, query in enumerate(queries):
+        columns = {0: query}
+        for start, block in zip((2, 3 + NEIGHBOURS), found, strict=True):
+            columns |= dict(enumerate(block[row], start=start))
+        for column, index in columns.items():
+            _show(axes[row, column], images.read(np.array([index]))[0, 0])
+            right = labels[index] == labels[query]
+            colour = "black" if column == 0 else "tab:green" if right else "tab:red"
+            axes[row, column].set_title(REGIMES[labels[index]], fontsize=8, color=colour, pad=2)
+    for column, text in ((0, "query"), (4, "nearest in the learned space"), (5 + NEIGHBOURS, "nearest by raw pixels")):
+        axes[0, column].annotate(
+            text, (0.5, 1.3), xycoords="axes fraction", ha="center", annotation_clip=False, weight="bold"
+        )
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+def _show(axis: Axes, cutout: npt.NDArray[np.float32]) -> None:
+    """Draw a cutout in the colours of SST, scaled to itself: the eye is to compare patterns."""
+    limit = float(np.percentile(np.abs(cutout - cutout.mean()), 99)) or 1.0
+    axis.imshow(cutout - cutout.mean(), cmap="RdYlBu_r", vmin=-limit, vmax=limit, interpolation="nearest")

@@ -1,0 +1,192 @@
+"""Files that are either whole or absent, and folders that one run at a time writes to.
+
+A job may be killed at any instant. Every file that Nenya writes therefore goes to a temporary file in the same folder
+(same file system, so that the rename is atomic), is flushed to the disk, and only then takes its final name. A reader
+sees the old file or the new one, never half of either; a writer that dies leaves the old one in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from nenya.errors import NenyaError
+
+if TYPE_CHECKING:
+    import h5py
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows has no flock: there the folder is not guarded
+    fcntl = None
+
+_UNFINISHED = "-unfinished-"  # in the names of temporary files, so that they can be told from the user's
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write to; on success it becomes ``path``, on failure nothing changes.
+
+    Args:
+        path: The final file. Missing parent folders are created.
+
+    Yields:
+        A path in the same folder with the same suffix, for the caller to write and close.
+
+    Raises:
+        NenyaError: The folder cannot be created or written to, or the disk is full.
+    """
+    final = Path(path)
+    temporary: Path | None = None
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.stem}{_UNFINISHED}", suffix=final.suffix)
+        os.close(descriptor)
+        temporary = Path(name)
+        _copy_mode(final, temporary)
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, final)
+        temporary = None
+        _flush_to_disk(final.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise NenyaError(
+            f"cannot write {final.absolute()}: {reason}. Whatever stood there before is untouched. "
+            "Free space or choose a folder that you may write to (model_root), then start again with --resume."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """Give an HDF5 file in memory to fill, then write it in one go: on a full disk the HDF5 library itself crashes.
+
+    Args:
+        path: As for `atomic_write`.
+
+    Yields:
+        The open file.
+
+    Raises:
+        NenyaError: As for `atomic_write`.
+    """
+    import h5py  # not needed by the commands that write no data
+
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        yield file
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that killed writers have left in a folder and its subfolders."""
+    for leftover in Path(folder).rglob(f".*{_UNFINISHED}*"):
+        leftover.unlink(missing_ok=True)
+
+
+def _copy_mode(final: Path, temporary: Path) -> None:
+    """Give the temporary file the permissions that an ordinary new file would have (mkstemp makes it private)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    mode = final.stat().st_mode & 0o777 if final.exists() else 0o666 & ~mask
+    temporary.chmod(mode)
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Ask the system to put a file, or a folder's list of names, on the disk."""
+    if os.name == "nt" and path.is_dir():  # a folder cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a folder for one run; the system lets go of it however the process ends.
+
+    Args:
+        folder: The model folder; created where it is missing.
+
+    Raises:
+        NenyaError: Another process holds the folder, or it cannot be written to.
+    """
+    path = Path(folder) / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("ab", buffering=0)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    with handle:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise NenyaError(
+                    f"another run is writing to {path.parent.absolute()} (process {_holder(path)}). "
+                    "Wait for it, stop it, or give this run another trial or model_root."
+                ) from error
+            except OSError:
+                # Some network file systems know no locks: two runs at once are then the user's to avoid.
+                pass
+        try:
+            handle.truncate(0)
+            handle.write(f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise _unwritable(path.parent, error) from error
+        yield
+
+
+def _unwritable(folder: Path, error: OSError) -> NenyaError:
+    return NenyaError(
+        f"cannot write to the model folder {folder.absolute()}: {error.strerror}. "
+        "Choose another model_root, free space, or mend the folder's permissions."
+    )
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def set_aside(folder: str | os.PathLike[str], files: Iterable[Path]) -> Path:
+    """Move files, those that exist, to a new folder ``earlier_run_<n>`` beside them.
+
+    Args:
+        folder: Where they are.
+        files: Files or folders directly in it.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        NenyaError: They cannot be moved.
+    """
+    number = 1
+    while (target := Path(folder) / f"earlier_run_{number}").exists():
+        number += 1
+    try:
+        target.mkdir()
+        for file in files:
+            if file.exists():
+                file.rename(target / file.name)
+    except OSError as error:
+        raise NenyaError(
+            f"cannot move the earlier run's files to {target}: {error.strerror}. Choose another trial or model_root."
+        ) from error
+    return target

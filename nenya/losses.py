@@ -1,0 +1,390 @@
+"""The contrastive loss: SupCon (Khosla et al. 2020, arXiv:2004.11362) and NT-Xent (Chen et al. 2020, arXiv:2002.05709).
+
+For an anchor i with embedding z_i among contrasts z_a, with positives p of weight w_ip (1 unless a mask says otherwise)
+and the temperature T:
+
+    s_ia = z_i . z_a / T                                              logits
+    l_i  = log sum_{a != i} exp(s_ia) - sum_p w_ip s_ip / sum_p w_ip  Khosla et al. 2020, eq. 2 ("out")
+    loss = T / T_base * mean of l_i over the anchors that have a positive
+
+Without labels the only positives of a sample are its other views, and with two views this is Chen et al. 2020, eq. 1.
+
+Two forms give the same value and gradient. The dense form keeps the whole logit matrix for autograd. The tiled form
+makes a block of rows at a time, and makes it again in the backward pass, so memory grows with B and not with B^2. Which
+one is used is a matter of speed, by `MAX_DENSE_LOGITS`.
+
+Axes: B samples, V views, D embedding width, A anchors, N contrasts, R anchors of one tile, P positives of an anchor.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from nenya.errors import DataError, OptionError
+
+CONTRAST_MODES = ("all", "one")
+
+# Set from medians of forward and backward in ms, without labels, V = 2, D = 128, float32, torch 2.13, two threads of a
+# shared Intel Xeon:
+#
+#     B        64    128   256   512   1024  2048  4096  8192
+#     dense    0.81  1.47  4.3   13.9  54    295   1210  not run
+#     tiled    0.97  1.59  3.6   10.7  37    142   603   2390
+#
+# 2^18 logits are B = 256, where the minima are level (2.8 and 2.9). At B = 8192 tiles of 2^20 logits (4 MiB) beat
+# larger ones, whose memory the allocator hands back and fetches anew each time; at B = 32768 tiles of fewer than 64
+# rows take twice the time. The memory added is 30 MB at B = 8192 and 115 MB at B = 32768 (66 s).
+MAX_DENSE_LOGITS = 2**18
+TILE_LOGITS = 2**20
+MIN_TILE_ROWS = 64
+
+
+class Positives(ABC):
+    """Which contrasts are the positives of which anchor, and with what share of the anchor's weight.
+
+    The shares of one anchor's positives, w_ip / sum_p w_ip, add up to 1; an anchor without positives has all zeros, and
+    an anchor is never a positive of its own.
+    """
+
+    @abstractmethod
+    def mean_logit(self, logits: Tensor, rows: slice) -> Tensor:
+        """Return the share-weighted mean [R] over the positives of the logits [R, N] of the anchors `rows`.
+
+        An anchor's own logit is -inf.
+        """
+
+    @abstractmethod
+    def subtract_from(self, probabilities: Tensor, rows: slice) -> None:
+        """Subtract the shares of the anchors `rows` from `probabilities` [R, N] in place."""
+
+
+class OtherViews(Positives):
+    """The positives of a sample are its other views, known by their positions: nothing of size N is made.
+
+    Args:
+        index: positions of each anchor's positives in the contrasts [A, P], int64, P >= 1.
+    """
+
+    def __init__(self, index: Tensor) -> None:
+        self.index = index
+
+    def mean_logit(self, logits: Tensor, rows: slice) -> Tensor:
+        """See `Positives`."""
+        return logits.gather(1, self.index[rows]).mean(dim=1)
+
+    def subtract_from(self, probabilities: Tensor, rows: slice) -> None:
+        """See `Positives`."""
+        index = self.index[rows]
+        share = probabilities.new_full((1, 1), -1.0 / index.shape[1])
+        probabilities.scatter_add_(1, index, share.expand_as(index))
+
+
+class WeightedPositives(Positives):
+    """Positives that need a weight for every pair, made a tile at a time.
+
+    Args:
+        own: position of each anchor in the contrasts [A], int64.
+        total: weight of all positives of each anchor [A], >= 0.
+    """
+
+    def __init__(self, own: Tensor, total: Tensor) -> None:
+        self.own = own
+        self.total = total
+
+    @abstractmethod
+    def weights(self, rows: slice) -> Tensor:
+        """Return the weights [R, N] of all contrasts as positives of the anchors `rows`, themselves included."""
+
+    def weights_of_others(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """Return w of the anchors `rows`: [R, N], zero for the anchor itself."""
+        return self.weights(rows).to(dtype).scatter_(1, self.own[rows, None], 0)
+
+    def divisor(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """Return sum_p w_ip [R, 1], or 1 where it is 0, since all w are 0 there."""
+        total = self.total[rows, None].to(dtype)
+        return torch.where(total > 0, total, 1)
+
+    def mean_logit(self, logits: Tensor, rows: slice) -> Tensor:
+        """See `Positives`."""
+        weights, divisor = self.weights_of_others(rows, logits.dtype), self.divisor(rows, logits.dtype)
+        finite = torch.where(weights > 0, logits, 0)  # 0 times the anchor's own -inf would be NaN
+        return (weights * finite).sum(dim=1) / divisor[:, 0]
+
+    def subtract_from(self, probabilities: Tensor, rows: slice) -> None:
+        """See `Positives`."""
+        weights, divisor = self.weights_of_others(rows, probabilities.dtype), self.divisor(rows, probabilities.dtype)
+        probabilities.addcdiv_(weights, divisor, value=-1)
+
+
+class SameLabel(WeightedPositives):
+    """The positives of an anchor are all other contrasts with its label.
+
+    Args:
+        own: position of each anchor in the contrasts [A], int64.
+        labels: label of each contrast [N], integers.
+    """
+
+    def __init__(self, own: Tensor, labels: Tensor) -> None:
+        self.anchor_labels = labels[own]
+        self.labels = labels
+        # Counted between two searches in the sorted labels: needs neither an [A, N] comparison nor the class values.
+        ordered = labels.sort().values
+        upper = torch.searchsorted(ordered, self.anchor_labels, right=True)
+        lower = torch.searchsorted(ordered, self.anchor_labels)
+        super().__init__(own, upper - lower - 1)
+
+    def weights(self, rows: slice) -> Tensor:
+        """See `WeightedPositives`."""
+        return self.anchor_labels[rows, None] == self.labels
+
+
+class MaskedPositives(WeightedPositives):
+    """The positives of an anchor are all other contrasts whose sample has a weight in the anchor's row of a mask.
+
+    Args:
+        own: position of each anchor in the contrasts [A], int64.
+        mask: weight of sample j as a positive of sample i [B, B], >= 0, floating point.
+        num_views: V; the contrasts are all samples of the first view, then all of the second, and so on: N = V B.
+    """
+
+    def __init__(self, own: Tensor, mask: Tensor, num_views: int) -> None:
+        samples = torch.arange(len(mask), device=mask.device).repeat(num_views)
+        self.anchor_samples = samples[own]
+        self.samples = samples
+        self.mask = mask
+        # Apart from the diagonal, so that a tiny weight beside a large one is not lost in a difference of sums.
+        others = mask.clone().fill_diagonal_(0).sum(dim=1)
+        total = num_views * others + (num_views - 1) * mask.diagonal()
+        super().__init__(own, total[self.anchor_samples])
+
+    def weights(self, rows: slice) -> Tensor:
+        """See `WeightedPositives`."""
+        return self.mask[self.anchor_samples[rows, None], self.samples]
+
+
+def anchor_losses(
+    anchors: Tensor, contrasts: Tensor, own: Tensor, positives: Positives, temperature: float = 0.07
+) -> Tensor:
+    """Return l_i of each anchor: the log partition over all others minus the mean logit of its positives.
+
+    Anchors and contrasts are apart so that anchors can be a part of them: one view, or one process's share of a batch.
+    The positives fix the weights, and no gradient flows to them. Choose the form by `MAX_DENSE_LOGITS`.
+
+    Args:
+        anchors: embeddings [A, D], float32 or float64.
+        contrasts: embeddings [N, D] of the same dtype, N >= 2.
+        own: position of each anchor in the contrasts [A], int64: an anchor is not its own negative.
+        positives: the positives of each anchor.
+        temperature: T > 0.
+
+    Returns:
+        l [A]; where an anchor has no positive, the log partition alone.
+    """
+    if len(anchors) * len(contrasts) <= MAX_DENSE_LOGITS:
+        return _rows_of_losses(anchors, contrasts, own, positives, temperature, slice(None))[0]
+    losses = _TiledLosses.apply(anchors, contrasts, own, positives, temperature)  # type: ignore[no-untyped-call]
+    return cast(Tensor, losses)
+
+
+def _logits(anchors: Tensor, contrasts: Tensor, own: Tensor, temperature: float) -> Tensor:
+    """Return s [R, N], with -inf for each anchor itself, which takes it out of its softmax."""
+    logits = (anchors / temperature) @ contrasts.T  # T divides the smaller factor
+    return logits.scatter_(1, own[:, None], -torch.inf)
+
+
+def _rows_of_losses(
+    anchors: Tensor, contrasts: Tensor, own: Tensor, positives: Positives, temperature: float, rows: slice
+) -> tuple[Tensor, Tensor]:
+    """Return l [R] and the log partition [R] of the anchors `rows`."""
+    logits = _logits(anchors[rows], contrasts, own[rows], temperature)
+    log_partition = logits.logsumexp(dim=1)
+    return log_partition - positives.mean_logit(logits, rows), log_partition
+
+
+class _TiledLosses(torch.autograd.Function):
+    """`anchor_losses` in tiles of anchors, whose logits are made again in the backward pass.
+
+    The gradient of l_i by s_ia is softmax_ia - share_ia, so with g_i = d(loss)/d(l_i):
+
+        d(loss)/d(anchor_i)   = 1/T sum_a g_i (softmax_ia - share_ia) contrast_a
+        d(loss)/d(contrast_a) = 1/T sum_i g_i (softmax_ia - share_ia) anchor_i
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401  # torch gives the context no narrower type
+        anchors: Tensor,
+        contrasts: Tensor,
+        own: Tensor,
+        positives: Positives,
+        temperature: float,
+    ) -> Tensor:
+        """Return l [A]."""
+        losses, log_partition = anchors.new_empty(len(anchors)), anchors.new_empty(len(anchors))
+        for rows in _tiles(len(anchors), len(contrasts)):
+            losses[rows], log_partition[rows] = _rows_of_losses(anchors, contrasts, own, positives, temperature, rows)
+        ctx.save_for_backward(anchors, contrasts, own, log_partition)
+        ctx.positives, ctx.temperature = positives, temperature
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Return the gradients of anchors [A, D] and contrasts [N, D]."""
+        anchors, contrasts, own, log_partition = ctx.saved_tensors
+        grad_anchors, grad_contrasts = torch.empty_like(anchors), torch.zeros_like(contrasts)
+        scale = (grad / ctx.temperature)[:, None]  # [A, 1]
+        with _full_precision(anchors):
+            for rows in _tiles(len(anchors), len(contrasts)):
+                logits = _logits(anchors[rows], contrasts, own[rows], ctx.temperature)
+                residual = logits.sub_(log_partition[rows, None]).exp_()  # softmax [R, N]
+                ctx.positives.subtract_from(residual, rows)
+                residual *= scale[rows]
+                grad_anchors[rows] = residual @ contrasts
+                grad_contrasts.addmm_(residual.T, anchors[rows])
+        return grad_anchors, grad_contrasts, None, None, None
+
+
+def _tiles(num_anchors: int, num_contrasts: int) -> list[slice]:
+    step = max(MIN_TILE_ROWS, TILE_LOGITS // num_contrasts)
+    return [slice(start, start + step) for start in range(0, num_anchors, step)]
+
+
+def _full_precision(like: Tensor) -> torch.autocast:
+    return torch.autocast(like.device.type, enabled=False)
+
+
+class SupConLoss(nn.Module):
+    """Supervised contrastive loss, and NT-Xent where there are neither labels nor a mask.
+
+    Khosla et al. 2020, eq. 2, times `temperature / base_temperature`; without labels, Chen et al. 2020, eq. 1.
+
+    Args:
+        temperature: T > 0; a lower one weighs the hardest negatives more.
+        contrast_mode: "all", every view is an anchor; "one", only the first is. The contrasts are all views either way.
+        base_temperature: T_base > 0, the temperature at which the loss has its plain scale.
+
+    Attributes:
+        num_without_positive: how many anchors of the last `forward` had no positive and were left out of the mean, an
+            int. With two views or more and no mask it must be 0, and the device is not waited for to tell.
+
+    Raises:
+        OptionError: a temperature that is not positive, or an unknown `contrast_mode`.
+    """
+
+    def __init__(self, temperature: float = 0.07, contrast_mode: str = "all", base_temperature: float = 0.07) -> None:
+        super().__init__()
+        _check_positive("temperature", temperature)
+        _check_positive("base_temperature", base_temperature)
+        if contrast_mode not in CONTRAST_MODES:
+            raise OptionError(f"contrast_mode is {contrast_mode!r}, expected 'all' or 'one': 'all' is usual")
+        self.temperature = temperature
+        self.contrast_mode = contrast_mode
+        self.base_temperature = base_temperature
+        self.num_without_positive = 0
+
+    def forward(self, features: Tensor, labels: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Return the mean loss over the anchors that have a positive.
+
+        Logits and all that follows are float32 (float64 for float64 features), whatever autocast says.
+
+        Args:
+            features: embeddings [B, V, ...] of unit length, floating point; axes after the second are flattened to D.
+            labels: class of each sample [B], integers: samples of one class are positives of each other.
+            mask: [B, B], bool or >= 0: `mask[i, j]` is the weight of sample j as a positive of sample i. Need not be
+                symmetric. The diagonal stands for the sample's other views. No gradient flows to it.
+
+        Returns:
+            The loss, a scalar, finite for finite features.
+
+        Raises:
+            DataError: features, labels or mask of the wrong shape or kind, both labels and mask, or no anchor with a
+                positive.
+        """
+        embeddings = _flatten_features(features)  # [B, V, D]
+        B, V, _ = embeddings.shape
+        _check_positives_given(B, V, labels, mask)
+        with _full_precision(embeddings):
+            contrasts = embeddings.transpose(0, 1).flatten(0, 1)  # [N = V B, D], view by view
+            num_anchors = B if self.contrast_mode == "one" else V * B
+            own = torch.arange(num_anchors, device=contrasts.device)  # the anchors are the first of the contrasts
+            positives = _choose_positives(own, B, V, labels, mask, contrasts.dtype)
+            counted = self._count_anchors(positives, certain=V >= 2 and mask is None)
+            losses = anchor_losses(contrasts[:num_anchors], contrasts, own, positives, self.temperature)  # [A]
+            return self.temperature / self.base_temperature * losses[counted].mean()
+
+    def _count_anchors(self, positives: Positives, certain: bool) -> Tensor | slice:
+        """Return an index of the anchors that have a positive; `certain`, if all must, spares a wait for the device."""
+        self.num_without_positive = 0
+        if certain or not isinstance(positives, WeightedPositives):
+            return slice(None)
+        has_positive = positives.total > 0  # [A]
+        self.num_without_positive = len(has_positive) - int(has_positive.sum())
+        if self.num_without_positive == len(has_positive):
+            raise DataError(
+                f"none of the {len(has_positive)} anchors has a positive, expected one at least: give two views of "
+                "each sample, or labels or a mask that join samples of this batch"
+            )
+        return has_positive
+
+
+def _choose_positives(
+    own: Tensor, num_samples: int, num_views: int, labels: Tensor | None, mask: Tensor | None, dtype: torch.dtype
+) -> Positives:
+    if mask is not None:
+        return MaskedPositives(own, mask.detach().to(own.device, dtype), num_views)
+    if labels is not None:
+        return SameLabel(own, labels.to(own.device).repeat(num_views))
+    to_other_views = num_samples * torch.arange(1, num_views, device=own.device)  # [V - 1]
+    return OtherViews((own[:, None] + to_other_views) % (num_samples * num_views))
+
+
+def _flatten_features(features: Tensor) -> Tensor:
+    """Return features as [B, V, D] in float32, or in float64 if they are."""
+    if features.ndim < 3 or 0 in features.shape:
+        raise DataError(
+            f"features have shape {list(features.shape)}, expected [B, V, D] with none of them 0: "
+            "join the views with torch.stack([z1, z2], dim=1)"
+        )
+    if not features.is_floating_point():
+        raise DataError(f"features are {features.dtype}, expected floating point: give the model's output z")
+    return features.flatten(2).to(torch.promote_types(features.dtype, torch.float32))
+
+
+def _check_positives_given(num_samples: int, num_views: int, labels: Tensor | None, mask: Tensor | None) -> None:
+    """Raise a DataError unless there are labels [B], a mask [B, B], or, with two views or more, neither."""
+    if labels is not None and mask is not None:
+        raise DataError("both labels and mask given, expected one at most: a mask already says what the labels say")
+    if labels is not None:
+        _check_labels(num_samples, labels)
+    elif mask is not None:
+        _check_mask(num_samples, mask)
+    elif num_views == 1:
+        raise DataError("one view and neither labels nor mask, so no anchor has a positive: give two views or labels")
+
+
+def _check_labels(num_samples: int, labels: Tensor) -> None:
+    if labels.shape != (num_samples,):
+        raise DataError(
+            f"labels have shape {list(labels.shape)}, expected [{num_samples}]: give one label for each sample"
+        )
+    if labels.is_floating_point() or labels.is_complex():
+        raise DataError(f"labels are {labels.dtype}, expected integers: number the classes")
+
+
+def _check_mask(num_samples: int, mask: Tensor) -> None:
+    if mask.shape != (num_samples, num_samples):
+        raise DataError(
+            f"mask has shape {list(mask.shape)}, expected [{num_samples}, {num_samples}]: "
+            "give a row and a column for each sample, not for each view"
+        )
+    if not bool(((mask >= 0) & (mask < torch.inf)).all()):
+        raise DataError("mask has negative, infinite or NaN weights, expected 0 or more: 0 marks what is no positive")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise OptionError(f"{name} is {value}, expected a positive number: 0.07 is usual")

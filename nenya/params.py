@@ -1,0 +1,162 @@
+"""The page's face of the options: `Params` reads and holds them, `option_preprocess` completes them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nenya.errors import OptionError
+from nenya.files import atomic_write
+from nenya.options import ALIASES, WARM_BATCH_SIZE, Options, nearest, read_json
+
+logger = logging.getLogger(__name__)
+
+
+class Params:
+    """The options of a run, as attributes: ``opt.epochs``; ``nenya options`` lists them.
+
+    Assignment validates as loading does: ``opt.temp = -1`` raises. Old names (``opt.batch_size``) work too.
+
+    Args:
+        path: A JSON file of options; ``//`` comments and trailing commas are allowed.
+
+    Raises:
+        OptionError: The file cannot be read, or has mistakes; all of them are in the message.
+    """
+
+    _options: Options
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        values, text = read_json(path)
+        self._adopt(Options.parse(values, str(path), text))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Params:
+        """Make options from names and values, as a file would hold them; errors as for a file."""
+        params = cls.__new__(cls)
+        params._adopt(Options.parse(values))
+        return params
+
+    def _adopt(self, options: Options) -> None:
+        object.__setattr__(self, "_options", options)
+        idle = options.without_effect()
+        if idle:
+            logger.warning("options without effect, kept as they are: %s", ", ".join(idle))
+
+    @property
+    def dict(self) -> dict[str, Any]:
+        """All options, as plain JSON types."""
+        return self._options.to_dict()
+
+    @property
+    def images_path(self) -> Path:
+        """The HDF5 file of cutouts (`data_folder` and `images_file` joined).
+
+        Raises:
+            OptionError: The options name no file.
+        """
+        return self._options.images_path
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether the run has a warm-up: by `warm`, or because the batch is above 256."""
+        return self._options.warms_up
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all options as JSON; the file loads again to the same options.
+
+        Raises:
+            NenyaError: The file cannot be written.
+        """
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(self.dict, indent=4) + "\n", encoding="utf-8")
+
+    def update(self, path: str | os.PathLike[str]) -> None:
+        """Take over the options that a JSON file gives; the others stay. A file with a mistake changes nothing.
+
+        Raises:
+            OptionError: As for loading.
+        """
+        values, text = read_json(path)
+        self._adopt(self._options.merge(values, str(path), text))
+
+    def set(self, values: Mapping[str, object], where: str = "options") -> None:
+        """Take over options from a mapping, all or none.
+
+        Args:
+            values: Names and values.
+            where: What to call their source in a message.
+
+        Raises:
+            OptionError: With every problem.
+        """
+        object.__setattr__(self, "_options", self._options.merge(values, where))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name.startswith("_"):  # copy and pickle ask for these before there are options
+            raise AttributeError(name)
+        target = ALIASES.get(name, (name,))[0]
+        if target not in Options.model_fields:
+            raise AttributeError(f"no option {name!r}{nearest(name, Options.model_fields)}")
+        return getattr(self._options, target)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self._options.assign(name, value)
+
+    def __getstate__(self) -> Options:
+        return self._options
+
+    def __setstate__(self, state: Options) -> None:
+        object.__setattr__(self, "_options", state)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Params) and self.dict == other.dict
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, so not hashable
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self._options.explicit().items())
+        return f"Params({given})"
+
+
+def complete_options(opt: Params) -> None:
+    """Set in place what follows from the options given. Idempotent.
+
+    Sets `model_name`, `model_folder` and `latents_folder`; turns `warm` on for batch sizes above 256; shortens
+    `warm_epochs` that would fill the whole run.
+
+    Args:
+        opt: The options.
+    """
+    opt._options.derive()
+    if opt.warms_up and not opt.warm:
+        logger.info("warm-up is on: the batch size %d is above %d", opt.batch_size_train, WARM_BATCH_SIZE)
+        opt.warm = True
+    if opt.warm and opt.warm_epochs >= opt.epochs > 1:
+        shorter = max(1, opt.epochs // 10)
+        logger.warning("warm_epochs %d do not fit in %d epochs: shortened to %d", opt.warm_epochs, opt.epochs, shorter)
+        opt.warm_epochs = shorter
+
+
+def option_preprocess(opt: Params) -> None:
+    """Complete the options in place (see `complete_options`) and create the model folder. Idempotent.
+
+    Args:
+        opt: The options.
+
+    Raises:
+        OptionError: The model folder cannot be created.
+    """
+    complete_options(opt)
+    folder = Path(opt.model_folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"cannot create the model folder {folder.absolute()}: {error.strerror}. "
+            "Set model_root to a place that you may write to."
+        ) from error

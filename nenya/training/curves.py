@@ -1,0 +1,290 @@
+"""Learning curves: HDF5 files that are whole at any moment, and their picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from nenya.errors import DataError
+from nenya.files import atomic_hdf5, atomic_write
+from nenya.training.epoch import Pass
+from nenya.training.health import Health
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FOLDER = "learning_curve"
+_HEALTH_FIELDS = tuple(field.name for field in dataclasses.fields(Health))
+
+
+@dataclasses.dataclass
+class Series:
+    """Losses of the training or of the validation.
+
+    Attributes:
+        epochs: Number of the epoch of each entry of `loss`.
+        loss: Mean loss of each pass.
+        loss_step: Loss of every batch of every pass, one after the other.
+        loss_avg: Running mean within each pass, after every batch.
+        step_epochs: Number of the epoch of each entry of `loss_step` and `loss_avg`.
+    """
+
+    epochs: list[int] = dataclasses.field(default_factory=list)
+    loss: list[float] = dataclasses.field(default_factory=list)
+    loss_step: list[float] = dataclasses.field(default_factory=list)
+    loss_avg: list[float] = dataclasses.field(default_factory=list)
+    step_epochs: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, epoch: int, done: Pass) -> None:
+        """Append a pass."""
+        self.epochs.append(epoch)
+        self.loss.append(done.average)
+        self.loss_step += done.step_losses
+        self.loss_avg += done.running_averages
+        self.step_epochs += [epoch] * len(done.step_losses)
+
+    def until(self, epoch: int) -> Series:
+        """The part up to and including an epoch."""
+        steps = [place for place, of in enumerate(self.step_epochs) if of <= epoch]
+        passes = [place for place, of in enumerate(self.epochs) if of <= epoch]
+        return Series(
+            epochs=[self.epochs[place] for place in passes],
+            loss=[self.loss[place] for place in passes],
+            loss_step=[self.loss_step[place] for place in steps],
+            loss_avg=[self.loss_avg[place] for place in steps],
+            step_epochs=[self.step_epochs[place] for place in steps],
+        )
+
+
+@dataclasses.dataclass
+class Curves:
+    """Everything that is recorded of a run.
+
+    Attributes:
+        train: Losses of the training.
+        valid: Losses of the validation.
+        health: Epoch -> health of the features; epoch 0 is the untrained network.
+    """
+
+    train: Series = dataclasses.field(default_factory=Series)
+    valid: Series = dataclasses.field(default_factory=Series)
+    health: dict[int, Health] = dataclasses.field(default_factory=dict)
+
+    def until(self, epoch: int) -> Curves:
+        """The part up to and including an epoch, for a run that goes on from there."""
+        health = {number: figures for number, figures in self.health.items() if number <= epoch}
+        return Curves(self.train.until(epoch), self.valid.until(epoch), health)
+
+    def save(self, folder: str | os.PathLike[str], name: str) -> None:
+        """Write the files and the picture, each whole or not at all.
+
+        Args:
+            folder: The model folder.
+            name: The model's name, with which the files' names begin.
+
+        Raises:
+            NenyaError: They cannot be written.
+        """
+        for part, series in (("train", self.train), ("valid", self.valid)):
+            if series.epochs:
+                _write_series(_file(folder, name, f"losses_{part}"), part, series)
+        if self.health:
+            _write_health(_file(folder, name, "health_valid"), self.health)
+        draw(self, picture_file(folder, name), name)
+
+
+def picture_file(folder: str | os.PathLike[str], name: str) -> Path:
+    """Path of the picture of the curves."""
+    return _file(folder, name, "curves", ".png")
+
+
+def _file(folder: str | os.PathLike[str], name: str, what: str, suffix: str = ".h5") -> Path:
+    return Path(folder) / FOLDER / f"{name}_{what}{suffix}"
+
+
+def load_curves(folder: str | os.PathLike[str], name: str) -> Curves:
+    """Read the curves that a run has left.
+
+    Args:
+        folder: The model folder.
+        name: The model's name.
+
+    Returns:
+        The curves; parts without a file are empty.
+
+    Raises:
+        DataError: A file is damaged.
+    """
+    return Curves(
+        train=_read_series(_file(folder, name, "losses_train"), "train"),
+        valid=_read_series(_file(folder, name, "losses_valid"), "valid"),
+        health=_read_health(_file(folder, name, "health_valid")),
+    )
+
+
+def find_name(folder: str | os.PathLike[str]) -> str:
+    """The model's name, from the curve files in its folder.
+
+    Raises:
+        DataError: There are no curves, or those of several runs.
+    """
+    suffix = "_losses_train.h5"
+    found = sorted(file.name.removesuffix(suffix) for file in (Path(folder) / FOLDER).glob(f"*{suffix}"))
+    if len(found) != 1:
+        what = "no learning curves" if not found else f"curves of several runs ({', '.join(found)})"
+        raise DataError(
+            f"{Path(folder).absolute()} holds {what}; expected the model folder of one run, "
+            f"with {FOLDER}/<model_name>{suffix} in it."
+        )
+    return found[0]
+
+
+def redraw(folder: str | os.PathLike[str]) -> Path:
+    """Draw the picture of a model folder again.
+
+    Args:
+        folder: The model folder.
+
+    Returns:
+        Path of the picture.
+
+    Raises:
+        DataError: The folder holds no curves, or damaged ones.
+    """
+    name = find_name(folder)
+    path = picture_file(folder, name)
+    draw(load_curves(folder, name), path, name)
+    return path
+
+
+def _write_series(path: Path, part: str, series: Series) -> None:
+    with atomic_hdf5(path) as file:
+        file.create_dataset(f"loss_{part}", data=np.array(series.loss))
+        file.create_dataset(f"loss_step_{part}", data=np.array(series.loss_step))
+        file.create_dataset(f"loss_avg_{part}", data=np.array(series.loss_avg))
+        file.create_dataset(f"epoch_{part}", data=np.array(series.epochs, dtype=np.int64))
+        file.create_dataset(f"epoch_step_{part}", data=np.array(series.step_epochs, dtype=np.int64))
+
+
+def _read_series(path: Path, part: str) -> Series:
+    if not path.is_file():
+        return Series()
+    try:
+        with h5py.File(path, "r") as file:
+            columns = {name: file[name][...].tolist() for name in file}
+            loss, loss_step = columns[f"loss_{part}"], columns[f"loss_step_{part}"]
+            return Series(
+                # files of the historical code do not number the epochs
+                epochs=columns.get(f"epoch_{part}", list(range(1, len(loss) + 1))),
+                loss=loss,
+                loss_step=loss_step,
+                loss_avg=columns[f"loss_avg_{part}"],
+                step_epochs=columns.get(f"epoch_step_{part}", _spread_evenly(len(loss_step), len(loss))),
+            )
+    except (OSError, KeyError) as error:
+        raise DataError(f"{path}: the learning curves cannot be read: {error}. Move the file away.") from error
+
+
+def _spread_evenly(num_steps: int, num_epochs: int) -> list[int]:
+    """The epoch of each step, where all epochs have the same number of steps."""
+    return [1 + step * num_epochs // num_steps for step in range(num_steps)]
+
+
+def _write_health(path: Path, health: dict[int, Health]) -> None:
+    with atomic_hdf5(path) as file:
+        file.create_dataset("epoch", data=np.array(list(health), dtype=np.int64))
+        for name in _HEALTH_FIELDS:
+            file.create_dataset(name, data=np.array([getattr(figures, name) for figures in health.values()]))
+
+
+def _read_health(path: Path) -> dict[int, Health]:
+    if not path.is_file():
+        return {}
+    try:
+        with h5py.File(path, "r") as file:
+            columns = [file[name][...].tolist() for name in _HEALTH_FIELDS]
+            epochs = file["epoch"][...].tolist()
+    except (OSError, KeyError) as error:
+        raise DataError(f"{path}: the health figures cannot be read: {error}. Move the file away.") from error
+    return {epoch: Health(*row) for epoch, row in zip(epochs, zip(*columns, strict=True), strict=True)}
+
+
+def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:
+    """Draw the curves: losses, view retrieval, effective rank and spread, alignment and uniformity.
+
+    Args:
+        curves: What to draw.
+        path: The PNG file.
+        title: Heading.
+
+    Raises:
+        NenyaError: The file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # needs no display
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with_health = len(curves.health) > 0
+    figure = Figure(figsize=(11, 7.5) if with_health else (6, 4.2))
+    FigureCanvasAgg(figure)
+    shape = (2, 2) if with_health else (1, 1)
+    axes: list[Axes] = list(figure.subplots(*shape, squeeze=False).ravel())
+    # fixed margins: matplotlib's layout engines draw everything twice, and this runs after every epoch
+    figure.subplots_adjust(left=0.07 if with_health else 0.12, right=0.94, bottom=0.08 if with_health else 0.12)
+    figure.subplots_adjust(top=0.93, wspace=0.32, hspace=0.25)
+    figure.suptitle(title, fontsize=10)
+
+    loss = axes[0]
+    steps = np.asarray(curves.train.step_epochs, dtype=float)
+    if len(steps):
+        # place each batch within its epoch, which ends at the epoch's number
+        passes = zip(*np.unique(steps, return_counts=True), strict=True)
+        place = np.concatenate([np.linspace(epoch - 1, epoch, count + 1)[1:] for epoch, count in passes])
+        loss.plot(place, curves.train.loss_step, color="0.8", linewidth=0.8, label="training, each batch")
+        loss.plot(curves.train.epochs, curves.train.loss, "o-", color="C0", markersize=3, label="training")
+    if curves.valid.epochs:
+        loss.plot(curves.valid.epochs, curves.valid.loss, "s-", color="C1", markersize=4, label="validation")
+    loss.set(xlabel="epoch", ylabel="contrastive loss")
+    loss.xaxis.set_major_locator(MaxNLocator(integer=True))
+    loss.legend(frameon=False, fontsize=8)
+    if with_health:
+        _draw_health(axes[1:], curves.health)
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def _draw_health(axes: list[Axes], health: dict[int, Health]) -> None:
+    epochs = list(health)
+    figures = list(health.values())
+
+    def column(name: str) -> list[float]:
+        return [getattr(row, name) for row in figures]
+
+    retrieval, rank, sphere = axes
+    retrieval.plot(epochs, column("retrieval_top1"), "o-", markersize=3, label="top 1")
+    retrieval.plot(epochs, column("retrieval_top5"), "o-", markersize=3, label="top 5")
+    retrieval.axhline(figures[-1].chance_top1, color="0.5", linestyle=":", label="chance, top 1")
+    retrieval.set(xlabel="epoch", ylabel="view retrieval (h)", ylim=(0, None))
+    retrieval.legend(frameon=False, fontsize=8)
+
+    rank.plot(epochs, column("effective_rank"), "o-", color="C2", markersize=3, label="effective rank of h")
+    rank.set(xlabel="epoch", ylabel="effective rank of h", ylim=(0, None))
+    twin = rank.twinx()
+    twin.plot(epochs, column("spread"), "s--", color="C4", markersize=3, label="spread of h")
+    twin.set(ylabel="spread of h", ylim=(0, 1))
+    twin.spines["top"].set_visible(False)
+    lines = [*rank.get_lines(), *twin.get_lines()]
+    rank.legend(lines, [str(line.get_label()) for line in lines], frameon=False, fontsize=8)
+
+    sphere.plot(column("alignment"), column("uniformity"), "o-", color="C3", markersize=3)
+    for epoch, x, y in ((epochs[place], figures[place].alignment, figures[place].uniformity) for place in (0, -1)):
+        sphere.annotate(f"epoch {epoch}", (x, y), textcoords="offset points", xytext=(5, 5), fontsize=8)
+    sphere.set(xlabel="alignment of z (0: views coincide)", ylabel="uniformity of z (-4: even)")

@@ -1,0 +1,116 @@
+"""What a run says about itself in words: before it starts, after each validation, and at its end."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from nenya.data.augment import Views
+from nenya.data.loaders import ViewLoader
+from nenya.params import Params
+from nenya.training.epoch import Pass
+from nenya.training.health import Health
+from nenya.training.runtime import choose_precision, describe
+
+
+def random_loss(opt: Params, batch_size: int) -> float:
+    """The loss of embeddings that know nothing: ``temp/0.07 * log(2B - 1)``, Chen et al. 2020, eq. 1."""
+    return float(opt.temp / 0.07 * math.log(2 * batch_size - 1))
+
+
+def describe_run(
+    opt: Params, train: ViewLoader, valid: ViewLoader | None, model: nn.Module, device: torch.device
+) -> list[str]:
+    """Say what will run: a line each for data, views, model, optimisation, loss and output.
+
+    Args:
+        opt: The options, preprocessed.
+        train: Training loader.
+        valid: Validation loader, or None.
+        model: The model.
+        device: Where it runs.
+
+    Returns:
+        Lines.
+    """
+    precision = "bfloat16" if choose_precision(opt.precision, device) == torch.bfloat16 else "float32"
+    parameters = sum(p.numel() for p in model.parameters())
+    steps = opt.epochs * len(train)
+    validation = (
+        f"{_dataset(valid)}, every {_count(opt.valid_freq, 'epoch')}"
+        if valid is not None
+        else f"none: {_why_no_validation(opt)}"
+    )
+    rows = [
+        ("training", f"{_dataset(train)}, {_count(len(train), 'batch', 'batches')} of {train.batch_size}"),
+        ("validation", validation),
+        ("views", _views(train.views)),
+        (
+            "model",
+            f"{opt.ssl_model}, {parameters / 1e6:.1f} M parameters, {opt.head} head to {opt.feat_dim} dimensions",
+        ),
+        ("device", f"{describe(device)}, {precision}"),
+        ("learning", f"{_schedule(opt)}; {_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}, seed {opt.seed}"),
+        ("loss", f"{opt.ssl_method}, temperature {opt.temp:g}; at random {random_loss(opt, train.batch_size):.3f}"),
+        ("output", opt.model_folder),
+    ]
+    return [f"  {name:<11}{text}" for name, text in rows]
+
+
+def _why_no_validation(opt: Params) -> str:
+    return "valid_key is null" if opt.valid_key is None else f"the file has no dataset {opt.valid_key!r}"
+
+
+def _dataset(loader: ViewLoader) -> str:
+    images = loader.images
+    count, channels, height, width = images.shape
+    text = f"{images.key}: {count} cutouts of {channels} x {height} x {width} {images.dtype}"
+    if images.dtype.kind != "f":
+        text += f" (values x {images.scale:g}, see `scale`)"
+    return text + (f", {images.num_left_out} left out" if images.num_left_out else "")
+
+
+def _views(views: Views) -> str:
+    parts = ["flips"] if views.flip else []
+    if views.rotate:
+        parts.append("rotation")
+    if views.crop is not None and views.crop.inside:
+        parts.append(f"up to {views.crop.max_trim} px trimmed, shifted by up to {views.crop.max_shift}")
+    elif views.crop is not None:
+        side = views.crop.window[0]
+        parts.append(f"window of {side} x {side} px shifted by up to {views.crop.max_shift}")
+    if views.noise:
+        parts.append(f"noise {views.noise:g}")
+    if views.demean:
+        parts.append("mean removed")
+    return f"{views.size[0]} x {views.size[1]} px: {', '.join(parts) or 'the cutout itself, twice'}"
+
+
+def _schedule(opt: Params) -> str:
+    text = f"SGD, rate {opt.learning_rate:g}"
+    text += " by cosine" if opt.cosine else f" x {opt.lr_decay_rate:g} after epochs {opt.lr_decay_epochs}"
+    return text + (f", warm-up over {_count(opt.warm_epochs, 'epoch')}" if opt.warms_up else "")
+
+
+def _count(number: int, unit: str, plural: str = "") -> str:
+    return f"{number} {unit if number == 1 else plural or unit + 's'}"
+
+
+def describe_epoch(title: str, done: Pass, rate: float) -> str:
+    """One line on a pass of training."""
+    waiting = f", {done.waiting_share:.0%} of the time waiting for data" if done.waiting_share > 0.02 else ""
+    return (
+        f"{title}: loss {done.average:.4f}, rate {rate:.3g}, {done.samples_per_second:.0f} samples/s, "
+        f"{done.seconds:.0f} s{waiting}"
+    )
+
+
+def describe_health(health: Health) -> str:
+    """One line on the features."""
+    return (
+        f"view retrieval {health.retrieval_top1:.3f} (top 5 {health.retrieval_top5:.3f}, "
+        f"chance {health.chance_top1:.4f}), effective rank {health.effective_rank:.1f}, spread {health.spread:.2f}, "
+        f"alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"
+    )

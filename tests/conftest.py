@@ -1,0 +1,108 @@
+"""Small data and short options that many tests share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from nenya.params import Params
+
+torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
+
+
+def _cutouts(count, size, seed):
+    """Smooth random fields, each with a pattern of its own, in kelvin."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:size, 0:size] / size
+    waves = [
+        rng.normal(size=(count, 1, 1)) * np.sin(2 * np.pi * (k * x + j * y) + rng.uniform(0, 7, (count, 1, 1)))
+        for k in range(3)
+        for j in range(3)
+        if k or j
+    ]
+    return (290 + sum(waves))[:, None].astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def cutouts():
+    """Function (count, size, seed) -> [count, 1, size, size] float32."""
+    return _cutouts
+
+
+@pytest.fixture
+def image_file(tmp_path):
+    """HDF5 file with 24 training and 12 validation cutouts of 16 x 16 and labels of 3 classes."""
+    path = tmp_path / "cutouts.h5"
+    with h5py.File(path, "w") as file:
+        for key, count, seed in (("train", 24, 1), ("valid", 12, 2)):
+            file[key] = _cutouts(count, 16, seed)
+            file[f"{key}_labels"] = np.arange(count) % 3
+    return path
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Make the ResNets an eighth as wide: the same code, checkpoints of 1 MB instead of 90 MB."""
+    monkeypatch.setattr("nenya.models.resnet_big.STAGE_WIDTHS", (8, 16, 32, 64))
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch):
+    """Write a placeholder instead of drawing curves: drawing takes longer than a tiny run, and has its own tests."""
+    monkeypatch.setattr("nenya.training.curves.draw", lambda curves, path, title: Path(path).write_bytes(b""))
+
+
+@pytest.fixture
+def tiny(image_file, tmp_path, narrow, quick_pictures):
+    """Options of a run that takes about a second; keyword arguments replace some of them."""
+
+    def make(**replaced) -> Params:
+        return Params.from_dict(tiny_options(image_file, tmp_path) | replaced)
+
+    return make
+
+
+@pytest.fixture
+def tiny_file(image_file, tmp_path, narrow):
+    """Write an options file of such a run and return its path."""
+
+    def write(name="opts.json", **replaced) -> Path:
+        path = tmp_path / name
+        path.write_text(json.dumps(tiny_options(image_file, tmp_path) | replaced))
+        return path
+
+    return write
+
+
+def tiny_options(image_file, folder) -> dict:
+    return {
+        "images_file": str(image_file),
+        "model_root": str(folder / "models"),
+        "ssl_model": "resnet18",
+        "feat_dim": 16,
+        "epochs": 2,
+        "batch_size_train": 8,
+        "batch_size_valid": 8,
+        "learning_rate": 0.01,
+        "image_size": 8,
+        "random_jitter": [2, 1],
+        "valid_freq": 1,
+        "save_freq": 1,
+        "precision": "fp32",
+        "num_workers": 1,
+        "on_collapse": "warn",  # 24 cutouts and six steps are no training
+    }
+
+
+@pytest.fixture
+def shared():
+    """The folder of real imagery and option files, where it stands beside the checkout."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("no shared/ with real imagery beside this checkout")
+    return folder

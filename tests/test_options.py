@@ -1,0 +1,402 @@
+"""Options: what loads, what is refused and how, and that what is saved is the same again."""
+
+import copy
+import json
+import logging
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nenya.errors import OptionError
+from nenya.options import ALIASES, Options, output_root, parse_assignments, table
+from nenya.params import Params, complete_options, option_preprocess
+from nenya.reference import as_markdown, as_text
+
+PAGE_BLOCK = """{
+  "ssl_method": "SimCLR",     // Training method (SimCLR or SupCon)
+  "ssl_model": "resnet50",    // Backbone model
+  "learning_rate": 0.05,      // Initial learning rate
+  "batch_size_train": 64,     // Batch size for training
+  "batch_size_valid": 64,     // Batch size for validation
+  "epochs": 200,              // Number of epochs
+  "feat_dim": 128,            // Feature dimension size
+  "temp": 0.07,               // Temperature parameter for loss
+  "weight_decay": 1e-4,       // Weight decay for optimizer
+  "momentum": 0.9,            // Momentum for optimizer
+  "cosine": true,             // Use cosine learning rate schedule
+  "random_jitter": [5, 5],    // Jitter parameters for augmentation
+  "model_root": "models/v5",  // Root directory for model output
+  "train_key": "train",       // Dataset key for training
+  "valid_key": "valid",       // Dataset key for validation
+  "save_freq": 10,            // Save checkpoint every N epochs
+  "valid_freq": 5             // Validate every N epochs
+}"""
+
+RUN_NAME = "SimCLR_resnet50_lr_0.05_decay_0.0001_bsz_64_temp_0.07_trial_0_cosine"
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(text):
+        path = tmp_path / "opts.json"
+        path.write_text(text)
+        return Params(path)
+
+    return load
+
+
+@pytest.fixture
+def refusal(load):
+    def refusal(text):
+        with pytest.raises(OptionError) as caught:
+            load(text)
+        return str(caught.value)
+
+    return refusal
+
+
+def test_the_pages_block_parses_and_holds_the_defaults(load):
+    page = load(PAGE_BLOCK)
+    assert page.dict == load("{}").dict
+    assert page.epochs == 200
+    assert page.weight_decay == pytest.approx(1e-4, rel=1e-12)
+    assert page.random_jitter == (5, 5)
+
+
+def test_trailing_commas_and_byte_order_mark(load):
+    assert load('\ufeff{"epochs": 3,}').epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "value", "new"),
+    [
+        ("method", "SupCon", {"ssl_method": "SupCon"}),
+        ("model", "resnet18", {"ssl_model": "resnet18"}),
+        ("batch_size", 32, {"batch_size_train": 32, "batch_size_valid": 32}),
+        ("valid_batch_size", 16, {"batch_size_valid": 16}),
+        ("data_key", "a", {"train_key": "a"}),
+        ("eval_key", "b", {"valid_key": "b"}),
+        ("random_cropjitter", [22, 3], {"random_jitter": (22, 3)}),
+    ],
+)
+def test_old_names(load, old, value, new):
+    opt = load(json.dumps({old: value}))
+    assert {name: getattr(opt, name) for name in new} == new
+    assert getattr(opt, old) == next(iter(new.values()))
+    assert set(ALIASES[old]) == set(new)
+
+
+def test_a_common_batch_size_gives_way_to_a_particular_one(load):
+    opt = load('{"batch_size": 32, "batch_size_valid": 8}')
+    assert (opt.batch_size_train, opt.batch_size_valid) == (32, 8)
+
+
+@pytest.mark.parametrize("value", ["0", "null", "false"])
+def test_no_crop(load, value):
+    assert load(f'{{"random_jitter": {value}}}').random_jitter is None
+
+
+@pytest.mark.parametrize("value", ['"700, 800, 900"', '"700,800,900"', "[700, 800, 900]"])
+def test_milestones(load, value):
+    assert load(f'{{"lr_decay_epochs": {value}}}').lr_decay_epochs == [700, 800, 900]
+
+
+def test_every_mistake_at_once_with_line_found_and_allowed(refusal):
+    message = refusal(
+        """{
+        // temp: 3 is what I had before
+        "temp": -1,
+        "epohcs": 3,
+        "ssl_model": "resnet51",
+        "cosine": "yes",
+        "random_jitter": [5]
+        }"""
+    )
+    assert "5 problems" in message
+    assert "line 3: temp: found -1, expected a number > 0" in message
+    assert "line 4: epohcs: not an option; did you mean epochs?" in message
+    assert 'line 5: ssl_model: found "resnet51", expected "resnet18" or' in message
+    assert 'did you mean "resnet50"?' in message
+    assert 'line 6: cosine: found "yes", expected true or false' in message
+    assert "line 7: random_jitter: found [5], expected [a, b]" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temp", 0),
+        ("temp", "0.07"),
+        ("temp", True),
+        ("epochs", 0),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("batch_size_train", 1),
+        ("learning_rate", 0),
+        ("momentum", 1),
+        ("max_nodata", 1),
+        ("seed", -1),
+        ("ssl_method", "simclr"),
+        ("ssl_model", "vgg"),
+        ("lr_decay_epochs", ""),
+        ("lr_decay_epochs", []),
+        ("lr_decay_epochs", "700, , 900"),
+        ("lr_decay_epochs", "700; 800"),
+        ("lr_decay_epochs", [800, 700]),
+        ("lr_decay_epochs", [0]),
+        ("lr_decay_epochs", [True]),
+        ("random_jitter", [5, 5, 5]),
+        ("random_jitter", [0, 5]),
+        ("random_jitter", 5),
+        ("random_jitter", [5.5, 1]),
+        ("image_size", 0),
+        ("image_size", [32]),
+        ("train_key", None),
+        ("model_root", 3),
+        ("precision", "fp16"),
+    ],
+)
+def test_refused_values_name_the_option_and_what_was_found(refusal, name, value):
+    message = refusal(json.dumps({name: value}))
+    assert f"{name}: found {json.dumps(value)}, expected" in message
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_must_be_finite(refusal, value):
+    assert "learning_rate" in refusal(f'{{"learning_rate": {value}}}')
+
+
+def test_an_old_and_a_new_name_that_disagree(refusal):
+    assert "ssl_method" in refusal('{"method": "SimCLR", "ssl_method": "SupCon"}')
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("  \n", "is empty"),
+        ("{", "not JSON"),
+        ("[1, 2]", "expected a JSON object"),
+        ('{"temp": 0.1 "epochs": 2}', "line 1"),
+        ('{"temp": 0.1,\n"temp": 0.2}', "temp"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_files_that_hold_no_options(refusal, text, says):
+    assert says in refusal(text)
+
+
+def test_paths_that_hold_no_options(tmp_path):
+    with pytest.raises(OptionError, match="is a folder"):
+        Params(tmp_path)
+    with pytest.raises(OptionError, match="no options file"):
+        Params(tmp_path / "nowhere.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(OptionError, match="UTF-8"):
+        Params(tmp_path / "binary.json")
+
+
+def test_assignment_validates_and_a_refused_one_changes_nothing(load):
+    opt = load("{}")
+    before = opt.dict
+    with pytest.raises(OptionError, match="temp: found -1"):
+        opt.temp = -1
+    with pytest.raises(OptionError, match="did you mean epochs"):
+        opt.epoch = 3
+    assert opt.dict == before
+    opt.temp = 0.2
+    assert opt.temp == 0.2
+    opt.batch_size = 16
+    assert (opt.batch_size_train, opt.batch_size_valid) == (16, 16)
+    with pytest.raises(AttributeError, match="did you mean epochs"):
+        _ = opt.epoch
+
+
+def test_update_takes_all_or_nothing(load, tmp_path):
+    opt = load('{"epochs": 3}')
+    more = tmp_path / "more.json"
+    more.write_text('{"temp": 0.3, "model": "resnet18"}')
+    opt.update(more)
+    assert (opt.epochs, opt.temp, opt.ssl_model) == (3, 0.3, "resnet18")
+    more.write_text('{"temp": 0.4, "epochs": -1}')
+    with pytest.raises(OptionError, match="epochs"):
+        opt.update(more)
+    assert (opt.epochs, opt.temp) == (3, 0.3)
+
+
+def test_preprocess_is_idempotent_and_creates_the_folder(load, tmp_path):
+    opt = load(json.dumps({"model_root": str(tmp_path / "out")}))
+    option_preprocess(opt)
+    once = opt.dict
+    option_preprocess(opt)
+    assert opt.dict == once
+    assert (tmp_path / "out" / RUN_NAME).is_dir()
+    assert opt.model_folder == str(tmp_path / "out" / RUN_NAME)
+
+
+def test_names_follow_the_options_but_not_over_the_users_own(load):
+    opt = load("{}")
+    complete_options(opt)
+    opt.temp = 0.2
+    complete_options(opt)
+    assert "temp_0.2" in opt.model_name
+    assert opt.model_folder.endswith(opt.model_name)
+    opt.model_folder = "models/mine"
+    opt.temp = 0.3
+    complete_options(opt)
+    assert opt.model_folder == "models/mine"
+    assert "temp_0.3" in opt.model_name
+
+
+def test_saved_options_are_the_same_options_and_give_the_same_run(load, tmp_path):
+    opt = load('{"batch_size": 512, "epochs": 5, "random_jitter": 0, "tbl_file": "s3://x", "lr_decay_epochs": "7, 9"}')
+    complete_options(opt)
+    opt.save(tmp_path / "saved.json")
+    again = Params(tmp_path / "saved.json")
+    assert again == opt
+    complete_options(again)
+    assert again == opt
+    assert again.tbl_file == "s3://x"
+    # names that an earlier run derived are derived anew where the options change
+    again.set({"temp": 0.5})
+    complete_options(again)
+    assert "temp_0.5" in again.model_folder
+
+
+@pytest.mark.parametrize(
+    ("root", "folder"),
+    [
+        ("models/v5", "models/v5"),
+        ("models", "models"),
+        ("./models/v5", "models/v5"),
+        ("MODIS_R2019", "models/MODIS_R2019"),
+        ("modelsX/v5", "models/modelsX/v5"),
+        ("/data/out", "/data/out"),
+    ],
+)
+def test_model_root(root, folder):
+    assert output_root(root) == folder
+
+
+@pytest.mark.parametrize(
+    ("root", "latents"),
+    [
+        ("models/v5", f"latents/v5/{RUN_NAME}"),
+        ("MODIS", f"latents/MODIS/{RUN_NAME}"),
+        ("/data/models/v5", f"/data/latents/v5/{RUN_NAME}"),
+        ("/data/out", f"/data/out/latents/{RUN_NAME}"),
+    ],
+)
+def test_latents_mirror_the_models(load, root, latents):
+    opt = load(json.dumps({"model_root": root}))
+    complete_options(opt)
+    assert opt.latents_folder == latents
+
+
+def test_warm_up_is_on_above_batch_size_256(load):
+    for size, warm in ((256, False), (257, True)):
+        opt = load(f'{{"batch_size_train": {size}}}')
+        complete_options(opt)
+        assert opt.warm is warm
+        assert opt.model_name.endswith("_warm") is warm
+
+
+def test_warm_up_that_does_not_fit_is_shortened_aloud(load, caplog):
+    opt = load('{"warm": true, "epochs": 8}')
+    complete_options(opt)
+    assert opt.warm_epochs == 1
+    assert "shortened" in caplog.text
+
+
+def test_options_without_effect_are_named_once_and_kept(load, caplog):
+    with caplog.at_level(logging.WARNING):
+        opt = load(
+            '{"s3_outdir": "s3://x", "modis_data": true, "syncBN": true, "lr_decay_epochs": [3], "cosine": true}'
+        )
+    assert len(caplog.records) == 1
+    for name in ("s3_outdir", "modis_data", "syncBN", "lr_decay_epochs"):
+        assert name in caplog.text
+        assert name in opt.dict
+
+
+def test_options_with_effect_are_not_named(load, caplog):
+    load('{"lr_decay_epochs": [3], "cosine": false, "warm": true, "warm_epochs": 3}')
+    assert not caplog.records
+
+
+def test_copy_and_pickle(load):
+    opt = load('{"epochs": 7}')
+    assert copy.deepcopy(opt) == opt
+    assert pickle.loads(pickle.dumps(opt)) == opt
+    twin = copy.deepcopy(opt)
+    twin.epochs = 8
+    assert opt.epochs == 7
+
+
+def test_command_line_assignments():
+    given_values = parse_assignments(
+        ["epochs=3", "cosine=false", "random_jitter=[40, 5]", "ssl_model=resnet18", "a=b=c"]
+    )
+    assert given_values == {
+        "epochs": 3,
+        "cosine": False,
+        "random_jitter": [40, 5],
+        "ssl_model": "resnet18",
+        "a": "b=c",
+    }
+    with pytest.raises(OptionError, match="key=value"):
+        parse_assignments(["epochs"])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(Options.model_fields)) | st.text(max_size=6), json_values, max_size=4))
+def test_anything_is_either_options_or_a_clear_refusal(values):
+    try:
+        options = Options.parse(values)
+    except OptionError:
+        return
+    assert Options.parse(options.to_dict()).to_dict() == options.to_dict()
+
+
+def test_the_five_real_files_load_unchanged(shared, tmp_path):
+    files = sorted((shared / "options").glob("*.json"))
+    assert len(files) == 5
+    for file in files:
+        opt = Params(file)
+        given_values = json.loads(file.read_text())
+        for name, value in given_values.items():
+            kept = getattr(opt, name)
+            if name == "lr_decay_epochs":
+                assert kept == [700, 800, 900]
+            elif name in ("random_jitter", "random_cropjitter"):
+                assert kept == (tuple(value) if value else None)
+            else:
+                assert kept == value
+        opt.save(tmp_path / "saved.json")
+        assert Params(tmp_path / "saved.json") == opt
+
+
+def test_the_reference_names_every_option_with_meaning_and_default():
+    text, page = as_text(), as_markdown()
+    for name, row in table().items():
+        assert f"  {name} = {row['default']}" in text
+        assert f"| `{name}` | `{row['default']}` |" in page
+        assert row["meaning"].endswith(".")
+
+
+def test_the_options_page_is_the_tables(request):
+    page = request.config.rootpath / "docs" / "options.md"
+    assert page.read_text() == as_markdown(), "run `make docs`"
+
+
+def test_a_reference_of_one_option():
+    assert as_text(["batch_size"]).count(" = ") == 2
+    with pytest.raises(OptionError, match="did you mean temp"):
+        as_text(["tmep"])

@@ -1,0 +1,54 @@
+"""The promised import paths and signatures, frozen: a change here breaks users' scripts."""
+
+import importlib
+import inspect
+
+import pytest
+
+FACE = {
+    "nenya.train.main": "(opts_file, debug=False)",
+    "nenya.models.resnet_big.SupConResNet": "(name='resnet50', head='mlp', feat_dim=128)",
+    "nenya.losses.SupConLoss": "(temperature=0.07, contrast_mode='all', base_temperature=0.07)",
+    "nenya.params.Params": "(path)",
+    "nenya.params.Params.save": "(self, path)",
+    "nenya.params.Params.update": "(self, path)",
+    "nenya.params.option_preprocess": "(opt)",
+    "nenya.train_util.nenya_loader": "(opt, valid=False)",
+    "nenya.train_util.set_model": "(opt, cuda_use=True)",
+    "nenya.train_util.train_model": (
+        "(loader, model, criterion, optimizer, epoch, opt, cuda_use=True, update_model=True)"
+    ),
+    "nenya.util.adjust_learning_rate": "(opt, optimizer, epoch)",
+    "nenya.util.warmup_learning_rate": "(opt, epoch, idx, num_batches, optimizer)",
+    "nenya.util.set_optimizer": "(opt, model)",
+    "nenya.util.save_model": "(model, optimizer, opt, epoch, file)",
+    "nenya.util.AverageMeter": "()",
+    "nenya.util.TwoCropTransform": "(transform)",
+}
+
+
+def _resolve(path):
+    module, _, rest = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), rest)
+    except ModuleNotFoundError:
+        return getattr(_resolve(module), rest)
+
+
+@pytest.mark.parametrize("path", FACE)
+def test_signature_is_the_promised_one(path):
+    signature = inspect.signature(_resolve(path))
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    assert str(inspect.Signature(bare)) == FACE[path]
+
+
+def test_params_dict_is_a_property():
+    assert isinstance(inspect.getattr_static(_resolve("nenya.params.Params"), "dict"), property)
+
+
+@pytest.mark.parametrize("door", ["nenya.util", "nenya.train_util"])
+def test_doors_define_nothing(door):
+    module = importlib.import_module(door)
+    assert set(module.__all__) == {name for name in vars(module) if not name.startswith("_")}
+    for name in module.__all__:
+        assert getattr(module, name).__module__ != door

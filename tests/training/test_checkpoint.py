@@ -1,0 +1,468 @@
+"""Checkpoints: what is in them, that old ones load, that none runs code, and that damage is found."""
+
+import contextlib
+import copy
+import io
+import os
+import pickle
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import nenya
+import nenya.params
+from nenya.errors import CheckpointError
+from nenya.models import assemble_model
+from nenya.params import Params
+from nenya.training.checkpoint import (
+    LAST,
+    checkpoints,
+    epoch_file,
+    load_model,
+    newest_whole,
+    read_checkpoint,
+    restore,
+    save_model,
+    write_checkpoint,
+)
+from nenya.training.meters import AverageMeter
+from nenya.training.optim import set_optimizer
+
+OLD_CLASSES = ["nenya.params.Params", "nenya.io.Params", "ulmo.nenya.train_util.Params", "ulmo.io.Params"]
+OLD_OPTIONS = {"ssl_model": "resnet18", "ssl_method": "SimCLR", "temp": 0.07, "random_jitter": [5, 5], "cosine": True}
+
+
+def options(**values):
+    return Params.from_dict({"ssl_model": "resnet18"} | values)
+
+
+def small(seed=0):
+    """A model, and an optimizer with momentum in its state."""
+    torch.manual_seed(seed)
+    model = nn.Linear(3, 2)
+    optimizer = set_optimizer(options(), model)
+    step(model, optimizer)
+    return model, optimizer
+
+
+def step(model, optimizer):
+    optimizer.zero_grad()
+    model(torch.ones(4, 3)).square().sum().backward()
+    optimizer.step()
+
+
+def save_small(path, epoch=1, seed=0):
+    model, optimizer = small(seed)
+    save_model(model, optimizer, options(), epoch, path)
+    return model
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def resnet(narrow):
+    """Function -> narrow ResNet whose batch-norm statistics are not the initial ones, and images for it."""
+
+    def make(head="mlp", channels=1):
+        torch.manual_seed(4)
+        model = assemble_model("resnet18", head, 6, channels)
+        model(torch.randn(8, channels, 8, 8))
+        return model.eval(), torch.randn(3, channels, 8, 8)
+
+    return make
+
+
+# What is in them
+
+
+def test_a_checkpoint_holds_what_is_promised_and_loads_without_pickled_objects(tmp_path):
+    opt = options(temp=0.2, trial="a", random_jitter=[4, 1])
+    model, optimizer = small()
+    save_model(model, optimizer, opt, 7, tmp_path / "a.pth")
+    state = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert {"opt", "model", "optimizer", "epoch"} <= set(state)
+    assert type(state["opt"]) is dict
+    assert Params.from_dict(state["opt"]) == opt
+    assert equal(state["model"], model.state_dict())
+    assert state["epoch"] == 7
+    for key, parameter in enumerate(model.parameters()):
+        momentum = optimizer.state[parameter]["momentum_buffer"]
+        assert torch.equal(state["optimizer"]["state"][key]["momentum_buffer"], momentum)
+
+
+def test_a_model_spread_over_gpus_is_saved_under_its_plain_names_and_restored(tmp_path, resnet):
+    model, _ = resnet()
+    plain = copy.deepcopy(model.state_dict())
+    model.encoder = nn.DataParallel(model.encoder)
+    optimizer = set_optimizer(options(), model)
+    assert any("module." in name for name in model.state_dict())  # so that there is something to strip
+    save_model(model, optimizer, options(), 1, tmp_path / "a.pth")
+    assert equal(torch.load(tmp_path / "a.pth", weights_only=True)["model"], plain)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    restore(model, optimizer, read_checkpoint(tmp_path / "a.pth"), "a.pth")
+    assert [torch.equal(*pair) for pair in zip(model.state_dict().values(), plain.values(), strict=True)] == (
+        [True] * len(plain)
+    )
+
+
+@pytest.mark.parametrize(("head", "channels"), [("mlp", 1), ("mlp", 3), ("linear", 5)])
+def test_a_model_is_rebuilt_from_its_checkpoint_alone(tmp_path, resnet, head, channels):
+    model, images = resnet(head, channels)
+    opt = options(head=head, feat_dim=6)
+    save_model(model, set_optimizer(opt, model), opt, 1, tmp_path / "a.pth")
+    loaded, told = load_model(tmp_path / "a.pth")
+    assert not loaded.training
+    assert told == opt.dict
+    assert torch.equal(loaded(images), model(images))
+    assert torch.equal(loaded.encode(images), model.encode(images))
+
+
+def test_a_run_restored_goes_on_with_the_same_bits(tmp_path):
+    model, optimizer = small()
+    write_checkpoint(model, optimizer, options(), 3, tmp_path / "a.pth", [0.1, 0.25])
+    other, its_optimizer = small(seed=1)
+    state = read_checkpoint(tmp_path / "a.pth")
+    restore(other, its_optimizer, state, tmp_path / "a.pth")
+    assert state["partial_losses"] == [0.1, 0.25]
+    for _ in range(3):
+        step(model, optimizer)
+        step(other, its_optimizer)
+    assert equal(model.state_dict(), other.state_dict())
+
+
+def test_another_model_is_refused_by_what_differs(tmp_path, resnet):
+    model, _ = resnet("linear")
+    save_model(model, set_optimizer(options(), model), options(), 1, tmp_path / "a.pth")
+    other, _ = resnet("mlp")
+    message = r'a\.pth does not fit the model of these options: .*"head\.0\.weight".*Resume with the options of the run'
+    with pytest.raises(CheckpointError, match=message):
+        restore(other, set_optimizer(options(), other), read_checkpoint(tmp_path / "a.pth"), tmp_path / "a.pth")
+
+
+# Old ones
+
+
+@contextlib.contextmanager
+def old_class(dotted):
+    """A class that pickles under an old name, importable only while the file is written."""
+    module_name, name = dotted.rsplit(".", 1)
+    old = type(name, (), {"__module__": module_name, "__qualname__": name})
+    with pytest.MonkeyPatch.context() as patch:
+        parts = module_name.split(".")
+        for end in range(1, len(parts) + 1):
+            package = ".".join(parts[:end])
+            if package not in sys.modules:
+                patch.setitem(sys.modules, package, types.ModuleType(package))
+        patch.setattr(sys.modules[module_name], name, old, raising=False)
+        yield old
+
+
+def write_old(path, dotted, state, *, zipped):
+    with old_class(dotted) as old:
+        opt = old()
+        opt.__dict__.update(state["opt"])
+        torch.save(state | {"opt": opt}, path, _use_new_zipfile_serialization=zipped)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("dotted", OLD_CLASSES)
+def test_historical_checkpoints_give_the_same_latents(tmp_path, resnet, dotted, zipped):
+    model, images = resnet(channels=3)
+    weights = {name.replace("encoder.", "encoder.module."): value for name, value in model.state_dict().items()}
+    state = {"opt": OLD_OPTIONS, "model": weights, "optimizer": {"state": {}}, "epoch": 10}
+    path = tmp_path / "old.pth"
+    write_old(path, dotted, state, zipped=zipped)
+    assert dotted.rpartition(".")[0].encode() in path.read_bytes()  # an object is in there, not a dict
+    assert "ulmo" not in sys.modules
+    assert "nenya.io" not in sys.modules
+
+    read = read_checkpoint(path)
+    assert type(read["opt"]) is dict
+    assert read["opt"] == OLD_OPTIONS
+    assert read["epoch"] == 10
+    loaded, told = load_model(path)
+    assert told == OLD_OPTIONS
+    assert torch.equal(loaded.encode(images), model.encode(images))
+    assert torch.equal(loaded(images), model(images))
+
+
+def test_module_is_taken_out_of_names_wherever_it_stands(tmp_path):
+    weights = {name: torch.ones(1) for name in ("module.a.weight", "a.module.b", "module.module.c", "submodule.d")}
+    torch.save({"model": weights, "opt": {}}, tmp_path / "a.pth")
+    assert list(read_checkpoint(tmp_path / "a.pth")["model"]) == ["a.weight", "a.b", "c", "submodule.d"]
+
+
+def test_reading_allows_nothing_to_later_loads(tmp_path):
+    path = tmp_path / "a.pth"
+    write_old(path, "ulmo.io.Params", {"opt": OLD_OPTIONS, "model": {}}, zipped=True)
+    assert read_checkpoint(path)["opt"] == OLD_OPTIONS
+    with pytest.raises(pickle.UnpicklingError, match=r"ulmo\.io\.Params"):
+        torch.load(path, weights_only=True)
+
+
+# Hostile ones
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, function, argument):
+        self.call = function, (argument,)
+
+    def __reduce__(self):
+        return self.call
+
+
+def hostile_states(payload):
+    """The payload at every place of a checkpoint, with the class of the options object, if there is one."""
+    weights = {"weight": torch.ones(2)}
+    yield None, {"model": weights, "opt": {}, "extra": payload}
+    yield None, {"model": weights, "opt": payload}
+    yield None, {"model": weights, "opt": {"temp": payload}}
+    yield None, {"model": {"weight": payload}, "opt": {}}
+    for dotted in OLD_CLASSES:
+        yield dotted, {"model": weights, "opt": {"temp": [payload]}}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("place", range(8))
+@pytest.mark.parametrize("function", [os.system, exec, eval], ids=["system", "exec", "eval"])
+def test_code_in_a_file_is_not_run(tmp_path, function, place, zipped):
+    marker = tmp_path / "it ran"
+    code = f"touch '{marker}'" if function is os.system else f"open({str(marker)!r}, 'w').close()"
+    dotted, state = list(hostile_states(Payload(function, code)))[place]
+    path = tmp_path / "hostile.pth"
+    if dotted is None:
+        torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    else:
+        write_old(path, dotted, state, zipped=zipped)
+    for read in (read_checkpoint, load_model):
+        with pytest.raises(CheckpointError, match="does not load because loading them would run code"):
+            read(path)
+    assert not marker.exists()
+    # the payload does work where a file is trusted
+    with contextlib.suppress(Exception), old_class(dotted or "ulmo.io.Params"):
+        torch.load(path, weights_only=False)
+    assert marker.exists()
+
+
+def test_objects_of_other_classes_are_refused_even_our_own(tmp_path):
+    torch.save({"model": {}, "opt": AverageMeter()}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"GLOBAL nenya\.training\.meters\.AverageMeter was not") as caught:
+        read_checkpoint(tmp_path / "a.pth")
+    assert "weights_only" not in str(caught.value)  # torch's own message says how to run the code after all
+
+
+# Damaged ones
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as a checkpoint"),
+        (b"epoch,loss\n1,2.5\n", "cannot be read as a checkpoint"),
+        (bytes(1000), "cannot be read as a checkpoint"),
+        (b"PK\x03\x04" + bytes(100), "cannot be read as a checkpoint"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
+    (tmp_path / "a.pth").write_bytes(content)
+    for read in (read_checkpoint, load_model):
+        with pytest.raises(CheckpointError, match=message):
+            read(tmp_path / "a.pth")
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    for path in (tmp_path / "none.pth", tmp_path):
+        with pytest.raises(CheckpointError, match="no checkpoint at"):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [1, 2],
+        {"epoch": 3},
+        {"model": None},
+        {"model": torch.ones(3)},
+        {"model": {"weight": 3}},
+        {"model": {3: torch.ones(1)}},
+        {"model": {}, "opt": None},
+        {"model": {}, "opt": [1]},
+        {"model": {}, "opt": torch.ones(1)},
+    ],
+)
+def test_a_torch_file_that_is_no_checkpoint_is_refused(tmp_path, state):
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="not a checkpoint of Nenya"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("name", "encoder.layer1.2.conv1.weight"),
+        ("missing", "encoder.layer1.0.conv1.weight"),
+        ("shape", "size mismatch for encoder.bn1.weight"),
+        ("no head", "head.2.weight"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_model_named_are_refused(tmp_path, resnet, change, named):
+    weights = dict(resnet()[0].state_dict())
+    opt = {"ssl_model": "resnet34" if change == "name" else "resnet18"}
+    if change == "missing":
+        del weights["encoder.layer1.0.conv1.weight"]
+    elif change == "shape":
+        weights["encoder.bn1.weight"] = torch.ones(7)
+    elif change == "no head":
+        weights = {name: value for name, value in weights.items() if "head" not in name}
+    torch.save({"model": weights, "opt": opt}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=rf"a\.pth: the weights are not those of a resnet\d\d: .*{named}"):
+        load_model(tmp_path / "a.pth")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Bytes of a checkpoint, what they hold, and a path to write damaged versions to."""
+    path = tmp_path_factory.mktemp("damage") / "a.pth"
+    save_small(path)
+    return path.read_bytes(), flat(read_checkpoint(path)), path
+
+
+def flat(state):
+    """A checkpoint as comparable text, every float to the last bit."""
+    with io.StringIO() as text:
+        for name, value in state["model"].items() | {("buffers", state["optimizer"]["state"][0]["momentum_buffer"])}:
+            text.write(f"{name} {value.numpy().tobytes().hex()}\n")
+        lines = sorted(text.getvalue().splitlines())
+    return lines, repr(state["opt"]), state["epoch"], repr(state["partial_losses"]), state["nenya_version"]
+
+
+@given(st.data())
+def test_a_truncated_checkpoint_is_found(whole, data):
+    content, _, path = whole
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+
+
+@given(st.data())
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_flipped_bit_is_found_or_lies_where_nothing_is_read(whole, data):
+    content, expected, path = whole
+    place = data.draw(st.integers(0, len(content) - 1))
+    damaged = bytearray(content)
+    damaged[place] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(damaged)
+    try:
+        state = read_checkpoint(path)
+    except CheckpointError:
+        return
+    assert flat(state) == expected
+
+
+def test_a_flipped_bit_in_the_weights_is_found(whole):
+    content, _, path = whole
+    weights = save_small(path).weight.detach().numpy().tobytes()
+    damaged = bytearray(content)
+    damaged[content.index(weights) + 5] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"the checksum of .* is wrong"):
+        read_checkpoint(path)
+
+
+# The newest
+
+
+def test_checkpoints_come_newest_first_by_number_and_nothing_else_counts(tmp_path):
+    for name in ("ckpt_epoch_9.pth", "ckpt_epoch_10.pth", LAST, "ckpt_epoch_x.pth", ".last-abc.pth", "other.pth"):
+        (tmp_path / name).touch()
+    assert [path.name for path in checkpoints(tmp_path)] == [LAST, "ckpt_epoch_10.pth", "ckpt_epoch_9.pth"]
+    assert epoch_file(tmp_path, 10) == tmp_path / "ckpt_epoch_10.pth"
+
+
+def test_the_newest_is_the_last(tmp_path):
+    for epoch in (9, 10):
+        save_small(epoch_file(tmp_path, epoch), epoch)
+    save_small(tmp_path / LAST, 11)
+    path, state = newest_whole(tmp_path)
+    assert (path.name, state["epoch"]) == (LAST, 11)
+
+
+def test_damaged_ones_are_passed_over_aloud_to_the_newest_whole_one(tmp_path, caplog):
+    for epoch in (8, 9, 10):
+        save_small(epoch_file(tmp_path, epoch), epoch)
+    (tmp_path / LAST).write_bytes(b"")
+    path, state = newest_whole(tmp_path)
+    assert (path.name, state["epoch"]) == ("ckpt_epoch_10.pth", 10)
+    content = epoch_file(tmp_path, 10).read_bytes()
+    epoch_file(tmp_path, 10).write_bytes(content[: len(content) // 2])
+    caplog.clear()
+    path, state = newest_whole(tmp_path)
+    assert (path.name, state["epoch"]) == ("ckpt_epoch_9.pth", 9)
+    named = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(named) == 2
+    assert LAST in named[0]
+    assert "ckpt_epoch_10.pth" in named[1]
+
+
+def test_none_that_can_be_read_is_an_error_and_none_at_all_is_not(tmp_path):
+    assert newest_whole(tmp_path) is None
+    assert newest_whole(tmp_path / "not there") is None
+    (tmp_path / LAST).write_bytes(b"")
+    epoch_file(tmp_path, 1).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints in .* can be read"):
+        newest_whole(tmp_path)
+
+
+# A full disk
+
+FULL_DISK = """
+import resource, signal, sys
+import torch
+from nenya.errors import NenyaError
+from nenya.params import Params
+from nenya.training.checkpoint import save_model
+from nenya.training.optim import set_optimizer
+
+opt = Params.from_dict({})
+model = torch.nn.Linear(100, 200)
+optimizer = set_optimizer(opt, model)
+save_model(model, optimizer, opt, 1, sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for limit in (0, 100, 20_000, 79_000):  # the file has some 80 kB
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        save_model(model, optimizer, opt, 2, sys.argv[1])
+    except NenyaError as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no RLIMIT_FSIZE there")
+def test_a_full_disk_leaves_the_last_checkpoint_whole_and_is_said(tmp_path):
+    path = tmp_path / LAST
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)],
+        env=os.environ | {"PYTHONPATH": str(Path(nenya.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith(f"NenyaError cannot write {path}: ") for line in lines)
+    assert [file.name for file in tmp_path.iterdir()] == [LAST]
+    assert read_checkpoint(path)["epoch"] == 1

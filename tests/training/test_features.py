@@ -1,0 +1,140 @@
+"""Features of cutouts as they are, and their neighbours, against loops."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from nenya.data.images import ImageFile
+from nenya.models import assemble_model
+from nenya.training.features import encode_cutouts, knn_accuracy, nearest, pixel_accuracy, pixel_features
+
+
+@pytest.fixture
+def model(narrow):
+    torch.manual_seed(0)
+    model = assemble_model("resnet18", "mlp", 6, 1)
+    model(torch.randn(8, 1, 8, 8))  # batch-norm statistics that are not the initial ones
+    return model
+
+
+def manual(model, pixels):
+    """Each cutout alone, demeaned, through the encoder in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        return torch.cat([model.encode(torch.from_numpy(image - image.mean())[None]) for image in pixels])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 24, 100])
+def test_cutouts_are_encoded_one_like_the_other_whatever_the_batch(tiny, image_file, model, batch_size):
+    images = ImageFile(image_file, "train")
+    opt = tiny(random_jitter=0, image_size=None)
+    features = encode_cutouts(model, images, opt, batch_size=batch_size)
+    expected = manual(model, images.read(np.arange(24)))
+    assert features.shape == (24, 64)
+    assert features.dtype == torch.float32
+    # float32 through 18 layers, summed in another order
+    assert torch.allclose(features, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(features[0], features[1], rtol=0.01)  # the cutouts are told apart
+
+
+def test_the_window_of_training_is_shown_centred_and_nothing_is_random(tiny, image_file, model):
+    images = ImageFile(image_file, "train")
+    opt = tiny(random_jitter=[10, 3], image_size=10, gauss_noise=0.5)
+    features = encode_cutouts(model, images, opt)
+    pixels = images.read(np.arange(24))
+    # interpolation in float32 of pixels near 290 K is good to some 1e-4 K; the next window is far from that
+    assert torch.allclose(features, manual(model, pixels[:, :, 3:13, 3:13]), rtol=0, atol=1e-3)
+    assert not torch.allclose(features, manual(model, pixels[:, :, 3:13, 4:14]), rtol=0, atol=0.03)
+
+
+def test_cutouts_left_out_have_no_features(tiny, tmp_path, cutouts, model):
+    pixels = cutouts(5, 16, 3)
+    pixels[2] = np.nan
+    with h5py.File(tmp_path / "gaps.h5", "w") as file:
+        file["train"] = pixels
+    opt = tiny(random_jitter=0, image_size=None)
+    features = encode_cutouts(model, ImageFile(tmp_path / "gaps.h5", "train"), opt, batch_size=3)
+    assert torch.allclose(features, manual(model, pixels[[0, 1, 3, 4]]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_encoding_changes_nothing_in_the_model(tiny, image_file, model, mode):
+    model.train(mode)
+    model.encoder.layer1.eval()  # frozen by the user
+    modes = [module.training for module in model.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    features = encode_cutouts(model, ImageFile(image_file, "valid"), tiny())
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not features.requires_grad
+
+
+def test_pixels_as_features_are_the_cutouts_flat(image_file):
+    images = ImageFile(image_file, "valid")
+    pixels = images.read(np.arange(12))
+    assert np.array_equal(pixel_features(images).numpy(), np.array([image.ravel() for image in pixels]))
+
+
+def test_the_nearest_by_distance_are_scipys_even_far_from_the_origin():
+    rng = np.random.default_rng(3)
+    queries, gallery = 290 + 0.1 * rng.normal(size=(2, 20, 50))
+    expected = np.argsort(cdist(queries.astype(np.float32), gallery.astype(np.float32)), axis=1)[:, :4]
+    found = nearest(torch.tensor(queries).float(), torch.tensor(gallery).float(), 4, "euclidean")
+    assert np.array_equal(found.numpy(), expected)
+
+
+def test_raw_pixels_are_judged_by_the_metric_that_serves_them_better(tmp_path):
+    rng = np.random.default_rng(4)
+    labels = np.arange(40) % 2
+    # the classes differ in brightness alone, which cosine cannot see
+    pixels = (1 + labels[:, None, None]) * np.ones((40, 4, 4)) + 0.01 * rng.normal(size=(40, 4, 4))
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["train"], file["valid"] = pixels[:30], pixels[30:]
+    images = [ImageFile(tmp_path / "c.h5", key) for key in ("train", "valid")]
+    assert pixel_accuracy(images[0], labels[:30], images[1], labels[30:]) == 1
+    features = [pixel_features(part) for part in images]
+    assert knn_accuracy(features[0], labels[:30], features[1], labels[30:]) < 1
+
+
+def cosine(a, b):
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+@given(st.integers(1, 8), st.integers(5, 12), st.integers(0, 2**31))
+def test_the_nearest_are_those_of_two_loops_nearest_first(queries, gallery, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(queries, 4)).astype(np.float32)
+    y = rng.normal(size=(gallery, 4)).astype(np.float32) * rng.uniform(0.1, 10, (gallery, 1)).astype(np.float32)
+    found = nearest(torch.from_numpy(x), torch.from_numpy(y), 5).numpy()
+    for query, row in zip(x.astype(float), found, strict=True):
+        similarity = np.array([cosine(query, item) for item in y.astype(float)])
+        assert len(set(row)) == 5
+        # float32 similarities: two that differ by less than 1e-6 may change places
+        assert np.allclose(similarity[row], np.sort(similarity)[::-1][:5], rtol=0, atol=1e-6)
+
+
+@given(st.integers(1, 6), st.integers(0, 2**31))
+def test_knn_accuracy_is_that_of_counted_votes(neighbours, seed):
+    rng = np.random.default_rng(seed)
+    train, valid = rng.normal(size=(30, 5)), rng.normal(size=(20, 5))
+    train_labels, valid_labels = rng.integers(0, 3, 30), rng.integers(0, 3, 20)
+    right = 0
+    for query, label in zip(valid, valid_labels, strict=True):
+        order = sorted(range(30), key=lambda row: -cosine(query, train[row]))
+        votes = [int(train_labels[row]) for row in order[:neighbours]]
+        right += min(set(votes), key=lambda vote: (-votes.count(vote), vote)) == label
+    found = knn_accuracy(
+        torch.from_numpy(train), train_labels, torch.from_numpy(valid), valid_labels, neighbours=neighbours
+    )
+    assert found == pytest.approx(right / 20, abs=1e-12)
+
+
+def test_a_tie_of_votes_goes_to_the_smallest_label():
+    train = torch.tensor([[1.0, 0.1], [1.0, 0.0], [1.0, 0.2], [1.0, 0.3], [-1.0, 0.0]])
+    labels = np.array([4, 2, 4, 2, 0])
+    assert knn_accuracy(train, labels, torch.tensor([[1.0, 0.0]]), np.array([2]), neighbours=4) == 1
+    assert knn_accuracy(train, labels, torch.tensor([[1.0, 0.0]]), np.array([4]), neighbours=4) == 0

@@ -1,0 +1,116 @@
+"""Device, precision, seeds, and how Ctrl-C stops a run."""
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from nenya.params import Params
+from nenya.training import runtime
+from nenya.training.runtime import (
+    Interruption,
+    autocast,
+    choose_device,
+    choose_precision,
+    describe,
+    evaluating,
+    seed_everything,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "device"), [(True, True, "cuda"), (True, False, "cpu"), (False, True, "cpu")]
+)
+def test_the_gpu_is_used_where_there_is_one_and_it_is_wanted(monkeypatch, wanted, there, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert choose_device(wanted).type == device
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "dtype"),
+    [
+        ("fp32", True, torch.float32),
+        ("fp32", False, torch.float32),
+        ("bf16", False, torch.bfloat16),
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+    ],
+)
+def test_auto_takes_bfloat16_only_where_the_processor_has_it(monkeypatch, precision, native, dtype):
+    monkeypatch.setattr(runtime, "computes_bf16", lambda device: native)
+    assert choose_precision(precision, CPU) == dtype
+    with autocast(Params.from_dict({"precision": precision}), CPU):
+        assert nn.functional.linear(torch.ones(2, 3), torch.ones(4, 3)).dtype == dtype
+
+
+@pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_gpus_compute_bfloat16_from_capability_8_on(monkeypatch, capability, native):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert runtime.computes_bf16(torch.device("cuda")) is native
+
+
+def test_the_seed_decides_the_initial_weights():
+    weights = []
+    for seed in (3, 3, 4):
+        seed_everything(seed)
+        weights.append(nn.Linear(5, 5).weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_device_in_words(monkeypatch):
+    assert f"CPU, {torch.get_num_threads()} threads" in describe(CPU)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
+    for count, words in ((1, "NVIDIA A100"), (2, "2 x NVIDIA A100")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert describe(torch.device("cuda")) == words
+
+
+def test_evaluating_restores_every_part_even_after_an_error():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model[1].eval()
+
+    def fail():
+        with evaluating(model):
+            assert not any(module.training for module in model.modules())
+            assert not torch.is_grad_enabled()
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert [module.training for module in model.modules()] == [True, True, False]
+    assert torch.is_grad_enabled()
+
+
+def test_the_first_ctrl_c_is_a_request_and_the_second_stops_at_once():
+    before = signal.getsignal(signal.SIGINT)
+
+    def press_twice():
+        with Interruption() as interruption:
+            assert not interruption.requested
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interruption.requested
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        press_twice()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_the_main_thread_nothing_is_changed():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def run():
+        with Interruption() as interruption:
+            seen.append((interruption.requested, signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
