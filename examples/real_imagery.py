@@ -37,7 +37,7 @@ COMMON: dict[str, Any] = {
     "valid_freq": 4,
 }
 # Digits: rotating or mirroring a 6 makes a 9, so neither is a view of the same thing.
-DIGITS = {"image_size": 28, "random_jitter": [22, 3], "rotate": False, "flip": False, "epochs": 3, "valid_freq": 3}
+DIGITS = {"image_size": 28, "random_jitter": [22, 3], "rotate": False, "flip": False, "epochs": 2, "valid_freq": 2}
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "sst": {"images_file": "sst_slstr_dev.h5", "epochs": 8},
     "bt11": {"images_file": "slstr_bt11_dev.h5", "epochs": 12},
