@@ -44,7 +44,9 @@ def check_run(opt: Params) -> list[str]:
         events.require_tensorboard()
     _require_writable(Path(opt.model_folder))
     train, valid = open_loaders(opt)
-    next(iter(train))  # a view of real cutouts: what cannot be read or warped shows here
+    for loader in (train, valid):
+        if loader is not None:
+            next(iter(loader))  # views of real cutouts: what cannot be read or warped shows here
     with torch.device("meta"):
         model = build_model(opt, train.images.num_channels)
     device = choose_device(opt.cuda_use)
@@ -53,7 +55,7 @@ def check_run(opt: Params) -> list[str]:
     need = step_bytes(opt, train, choose_precision(opt.precision, device))
     lines.append(f"  {'memory':<11}about {need / _MB:.0f} MB for a training step, of which {3 * weights / _MB:.0f} MB "
                  f"weights, gradients and momentum; {_data_memory(train)}")  # fmt: skip
-    return [*lines, *_files(opt, weights)]
+    return ["This would run:", *lines, *_files(opt, weights), "Nothing was written."]
 
 
 def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype) -> int:
@@ -97,30 +99,33 @@ def _files(opt: Params, weights: int) -> list[str]:
     folder = Path(opt.model_folder)
     kept = opt.epochs // opt.save_freq
     size = 2 * weights / _MB  # weights and momentum
-    lines = [
-        f"  {'files':<11}{folder / LAST} ({size:.0f} MB)",
-        f"  {'':<11}{epoch_file(folder, opt.save_freq)} and so on: {kept} files, {kept * size:.0f} MB",
-        f"  {'':<11}{picture_file(folder, opt.model_name)}",
-    ]
-    existing = folder if folder.exists() else next(parent for parent in folder.absolute().parents if parent.exists())
-    free = shutil.disk_usage(existing).free / _MB
+    names = [f"{LAST} ({size:.0f} MB)"]
+    if kept:
+        names.append(f"{kept} of {epoch_file('', opt.save_freq)} ... ({kept * size:.0f} MB)")
+    names.append(str(picture_file("", opt.model_name).parent) + os.sep)
+    free = shutil.disk_usage(_existing(folder)).free / _MB
     if free < (kept + 2) * size:
         raise OptionError(
-            f"{existing.absolute()} has {free:.0f} MB free, but the checkpoints need {(kept + 2) * size:.0f} MB: free "
+            f"{_existing(folder)} has {free:.0f} MB free, but the checkpoints need {(kept + 2) * size:.0f} MB: free "
             "space, raise save_freq, or set model_root to another disk."
         )
+    lines = [f"  {'files':<11}{', '.join(names)}; {free / 1024:.0f} GB free there"]
     if checkpoints(folder):
-        lines.append(
-            f"  {'':<11}the folder holds an earlier run: --resume goes on with it, otherwise it is moved aside"
-        )
+        lines.append(f"  {'':<11}an earlier run is there: --resume goes on with it, otherwise it is moved aside")
     return lines
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    path = folder.absolute()
+    return path if path.exists() else next(parent for parent in path.parents if parent.exists())
 
 
 def _require_writable(folder: Path) -> None:
     """Check that the model folder is there and writable, or can be made."""
-    existing = folder if folder.exists() else next(parent for parent in folder.absolute().parents if parent.exists())
+    existing = _existing(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise OptionError(
-            f"cannot write to {existing.absolute()}, where the model folder {folder} would be: set model_root to a "
+            f"cannot write to {existing}, where the model folder {folder} would be: set model_root to a "
             "folder that you may write to."
         )

@@ -51,8 +51,11 @@ def train(
     Ctrl-C finishes the batch, saves, and says how to go on. Without --resume, the files of an earlier run in the same
     folder are moved aside, not overwritten.
 
-    Examples: `nenya train opts.json`; `nenya train opts.json --resume`;
-    `nenya train opts.json --set epochs=20 --set temp=0.1`
+    For example:
+
+    - `nenya train opts.json --debug`
+    - `nenya train opts.json --resume`
+    - `nenya train opts.json --set epochs=20 --set temp=0.1`
     """
     from nenya.train import run
 
@@ -79,7 +82,10 @@ def options(
 ) -> None:
     """Explain the options: meaning, unit, what is allowed, default.
 
-    Examples: `nenya options`; `nenya options random_jitter temp`
+    For example:
+
+    - `nenya options`
+    - `nenya options random_jitter temp`
     """
     from nenya.reference import as_markdown, as_text
 
@@ -138,7 +144,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(USER_MISTAKE)
     except Exception as error:
         if _out_of_memory(error):
-            _complain("out of memory: lower batch_size_train or image_size; `nenya check OPTS` estimates the need.")
+            _complain(
+                "out of memory: lower batch_size_train, image_size or feat_dim; `nenya check OPTS` estimates the need."
+            )
             sys.exit(USER_MISTAKE)
         traceback.print_exc()
         _complain("this is a fault of Nenya, not yours: please report it with the lines above.")
@@ -172,4 +180,4 @@ def _complain(message: str) -> None:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error)

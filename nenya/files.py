@@ -60,7 +60,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise NenyaError(
             f"cannot write {final.absolute()}: {reason}. Whatever stood there before is untouched. "
-            "Free space or choose a folder that you may write to (model_root), then start again with --resume."
+            "Free space, or choose a folder that you may write to."
         ) from error
     finally:
         if temporary is not None:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import json5
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from nenya.errors import OptionError
 
@@ -85,11 +85,19 @@ def _size(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _plain_name(value: str | None) -> str | None:
+    """Refuse a name that would lead to another folder."""
+    if value is not None and (not value.strip(". ") or set(value) & set("/\\\0")):
+        raise ValueError("not a name")
+    return value
+
+
 Milestones = Annotated[list[int], BeforeValidator(_milestones)]
 NonNegative = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
 Jitter = Annotated[tuple[Positive, NonNegative] | None, BeforeValidator(_pair)]
-Pixels = Annotated[int, Ge(4)]
+Pixels = Annotated[int, Ge(4), Le(65536)]
+Name = Annotated[str | None, AfterValidator(_plain_name)]
 ImageSize = Annotated[Pixels | tuple[Pixels, Pixels] | None, BeforeValidator(_size)]
 
 
@@ -118,7 +126,7 @@ class Options(BaseModel):
         group="Method",
         source="Chen et al. 2020, sec. 4.2",
     )
-    feat_dim: Annotated[int, Ge(1)] = _option(128, "Dimension of the projection z.", group="Method")
+    feat_dim: Annotated[int, Ge(1), Le(65536)] = _option(128, "Dimension of the projection z.", group="Method")
     temp: Annotated[float, Gt(0)] = _option(
         0.07, "Temperature of the loss.", group="Method", source="Chen et al. 2020, eq. 1"
     )
@@ -187,11 +195,11 @@ class Options(BaseModel):
     demean: bool = _option(True, "Subtract each channel's mean from each view.", group="Views")
     image_size: ImageSize = _option(
         None,
-        "Side of the views that the network sees, or [height, width]; null: the cutout's own. The biggest lever on "
-        "time: half the side is a quarter of the work.",
+        "Side of the views that the network sees, or [height, width]; null: the cutout's own (with a fixed window, "
+        "its shorter side). The biggest lever on time: half the side is a quarter of the work.",
         group="Views",
         unit="pixels",
-        allowed="a whole number >= 4, a pair [height, width] of such, or null",
+        allowed="a whole number from 4 to 65536, a pair [height, width] of such, or null",
     )
 
     # Optimisation
@@ -278,7 +286,12 @@ class Options(BaseModel):
     tensorboard: bool = _option(
         False, "Write TensorBoard event files too (pip install 'nenya[tensorboard]').", group="Output"
     )
-    model_name: str | None = _option(None, "Name of the run; null: built from the options.", group="Output")
+    model_name: Name = _option(
+        None,
+        "Name of the run; null: built from the options.",
+        group="Output",
+        allowed="text without / and \\, or null",
+    )
     model_folder: str | None = _option(
         None, "Folder of the checkpoints and curves; null: model_root/model_name.", group="Output"
     )
@@ -321,8 +334,12 @@ class Options(BaseModel):
             problems |= _problems(error, canonical)
         if problems:
             raise OptionError(_report(problems, where, text))
-        # A derived value in a file is one that an earlier run saved if it is what the other options give.
-        options._derived = {name for name, value in options._derivation().items() if getattr(options, name) == value}
+        # A name or folder in a file is one that an earlier run derived and saved if it is what the other options give.
+        if options.model_name == run_name(options):
+            options._derived.add("model_name")
+        options._derived |= {
+            name for name, value in options._derivation().items() if getattr(options, name) == value
+        } - {"model_name"}
         return options
 
     def merge(self, values: Mapping[str, object], where: str = "options", text: str = "") -> Options:
@@ -331,7 +348,7 @@ class Options(BaseModel):
         if problems:
             raise OptionError(_report(problems, where, text))
         merged = type(self).parse({**self.explicit(), **canonical}, where, text)
-        merged._derived |= self._derived - canonical.keys()
+        merged._derived = (merged._derived - canonical.keys()) | (self._derived - canonical.keys())
         return merged
 
     def assign(self, name: str, value: object) -> None:
@@ -361,12 +378,19 @@ class Options(BaseModel):
         idle = {name: "not read by this version" for name in historical() if name in self.model_fields_set}
         if self.cosine:
             idle["lr_decay_epochs"] = "cosine is on"
+        if self.ssl_method == "SimCLR":
+            idle["label_key"] = "SimCLR uses no labels"
+        if self.images_file is not None:
+            idle["dataset"] = "images_file names the file"
         if not self.warms_up:
             idle |= dict.fromkeys(("warm_epochs", "warmup_from"), "no warm-up")
         if self.syncBN:
             idle["syncBN"] = "one process has common statistics anyway"
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        return [f"{name} ({why})" for name, why in idle.items() if getattr(self, name) != defaults[name]]
+        named = [f"{name} ({why})" for name, why in idle.items() if getattr(self, name) != defaults[name]]
+        if not self.cosine and self.lr_decay_epochs[0] >= self.epochs:
+            named.append(f"lr_decay_epochs (the first, {self.lr_decay_epochs[0]}, is not within {self.epochs} epochs)")
+        return named
 
     @property
     def warms_up(self) -> bool:

@@ -94,7 +94,7 @@ class Params:
         Raises:
             OptionError: With every problem.
         """
-        object.__setattr__(self, "_options", self._options.merge(values, where))
+        self._adopt(self._options.merge(values, where))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("_"):  # copy and pickle ask for these before there are options
@@ -136,6 +136,12 @@ def complete_options(opt: Params) -> None:
     if opt.warms_up and not opt.warm:
         logger.info("warm-up is on: the batch size %d is above %d", opt.batch_size_train, WARM_BATCH_SIZE)
         opt.warm = True
+    if opt.warm and opt.warmup_from > opt.learning_rate:
+        logger.warning(
+            "warmup_from %g is above learning_rate %g: the warm-up falls instead of rising; lower warmup_from",
+            opt.warmup_from,
+            opt.learning_rate,
+        )
     if opt.warm and opt.warm_epochs >= opt.epochs > 1:
         shorter = max(1, opt.epochs // 10)
         logger.warning("warm_epochs %d do not fit in %d epochs: shortened to %d", opt.warm_epochs, opt.epochs, shorter)

@@ -8,6 +8,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,11 +16,12 @@ from torch.optim import Optimizer
 
 from nenya import __version__
 from nenya.console import show_log
-from nenya.data.images import dataset_names
+from nenya.data.images import dataset_names, has_dataset
 from nenya.data.loaders import ViewLoader, nenya_loader
-from nenya.errors import CollapseError, NonFiniteLossError
+from nenya.errors import CollapseError, DataError, NonFiniteLossError, OptionError
 from nenya.files import set_aside, sole_writer, sweep
 from nenya.models.resnet_big import SupConResNet
+from nenya.options import DERIVED
 from nenya.params import Params, complete_options, option_preprocess
 from nenya.training import curves as curve_files
 from nenya.training import events
@@ -105,6 +107,8 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False) -> Run:
     show_log()
     started = time.perf_counter()
     opt = copy.deepcopy(opt)
+    if debug and resume:
+        raise OptionError("a debug run has nothing to resume: give either debug or resume.")
     if debug:
         shorten(opt)
     option_preprocess(opt)
@@ -116,7 +120,7 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False) -> Run:
         logger.info("nenya %s", __version__)
         for line in describe_run(opt, state.train, state.valid, state.model, state.device):
             logger.info(line)
-        if not (resume and go_on(state)):
+        if not (resume and go_on(state)) and not debug:  # a debug run writes over the one before
             start_over(state)
         opt.save(state.folder / OPTIONS_FILE)
         writer = events.EventWriter(state.folder, state.epoch + 1) if opt.tensorboard else None
@@ -162,8 +166,22 @@ def prepare(opt: Params, max_batches: int | None = None) -> Run:
 
 
 def open_loaders(opt: Params) -> tuple[ViewLoader, ViewLoader | None]:
-    """The training loader and, where there is a validation set, its loader."""
-    return nenya_loader(opt), nenya_loader(opt, valid=True) if has_validation(opt) else None
+    """The training loader and, where there is a validation set, its loader.
+
+    Raises:
+        NenyaError: The data do not serve, or the two sets have different channels.
+    """
+    train = nenya_loader(opt)
+    if not has_validation(opt):
+        return train, None
+    valid = nenya_loader(opt, valid=True)
+    channels = train.images.num_channels, valid.images.num_channels
+    if channels[0] != channels[1]:
+        raise DataError(
+            f"{train.images.path}: {opt.train_key!r} has {channels[0]} channels, but {opt.valid_key!r} has "
+            f"{channels[1]}. Both must have the same: check train_key and valid_key."
+        )
+    return train, valid
 
 
 def has_validation(opt: Params) -> bool:
@@ -171,14 +189,13 @@ def has_validation(opt: Params) -> bool:
     if opt.valid_key is None:
         logger.warning("valid_key is null: training without validation, so without health figures.")
         return False
-    there = dataset_names(opt.images_path)
-    if opt.valid_key.strip("/") in there:
+    if has_dataset(opt.images_path, opt.valid_key):
         return True
     logger.warning(
         "%s has no dataset %r (it has %s): training without validation, so without health figures.",
         opt.images_path,
         opt.valid_key,
-        ", ".join(there) or "none",
+        ", ".join(dataset_names(opt.images_path)) or "none",
     )
     return False
 
@@ -186,8 +203,9 @@ def has_validation(opt: Params) -> bool:
 def start_over(state: Run) -> None:
     """Begin with epoch 1; what an earlier run left in the folder is moved aside, never overwritten."""
     outputs = [state.folder / name for name in (curve_files.FOLDER, events.FOLDER, OPTIONS_FILE)]
-    if checkpoints(state.folder):
-        aside = set_aside(state.folder, [*checkpoints(state.folder), *outputs])
+    outputs += checkpoints(state.folder)
+    if any(output.exists() for output in outputs):
+        aside = set_aside(state.folder, outputs)
         logger.warning("the folder held an earlier run (not resumed): its files are in %s now", aside)
 
 
@@ -201,10 +219,40 @@ def go_on(state: Run) -> bool:
     restore(state.model, state.optimizer, checkpoint, path)
     state.epoch = checkpoint["epoch"]
     state.partial_losses = checkpoint.get("partial_losses", [])
-    state.curves = load_curves(state.folder, state.opt.model_name).until(state.epoch)
+    changed = changed_options(checkpoint["opt"], state.opt)
+    if changed:
+        logger.warning("options changed since the checkpoint: %s", "; ".join(changed))
+    if changed and state.partial_losses:
+        logger.warning("the epoch that was under way begins anew, since its batches may not be the same")
+        state.partial_losses = []
+    state.curves = earlier_curves(state)
+    if state.epoch >= state.opt.epochs:
+        logger.info("nothing left to do: %d epochs are done, epochs is %d", state.epoch, state.opt.epochs)
     where = f" and batch {len(state.partial_losses)} of the next" if state.partial_losses else ""
     logger.info("resuming from %s, after epoch %d%s", path, state.epoch, where)
     return True
+
+
+def changed_options(before: dict[str, Any], opt: Params) -> list[str]:
+    """Options that differ from those of a checkpoint, in words; names and folders apart."""
+    return [
+        f"{name} {before[name]!r} -> {value!r}"
+        for name, value in opt.dict.items()
+        if name in before and before[name] != value and name not in DERIVED
+    ]
+
+
+def earlier_curves(state: Run) -> Curves:
+    """The curves of the epochs done; damaged or missing ones are said aloud, for a checkpoint is worth more."""
+    try:
+        curves = load_curves(state.folder, state.opt.model_name).until(state.epoch)
+    except DataError as error:
+        aside = set_aside(state.folder, [state.folder / curve_files.FOLDER])
+        logger.warning("%s They are in %s now; the curves begin anew.", error, aside)
+        return Curves()
+    if len(curves.train.epochs) < state.epoch:
+        logger.warning("the learning curves hold %d of %d epochs done", len(curves.train.epochs), state.epoch)
+    return curves
 
 
 def train_all(state: Run, interruption: Interruption, writer: events.EventWriter | None, on_collapse: str) -> None:
@@ -267,7 +315,7 @@ def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str
     if writer is not None:
         writer.losses(state.epoch, state.optimizer.param_groups[0]["lr"], valid=done.average)
         writer.health(state.epoch, done.health)
-    complaint = collapse(done.health)
+    complaint = collapse(done.health, state.opt.ssl_method)
     if complaint is None or on_collapse == "ignore":
         return
     advice = (

@@ -111,6 +111,8 @@ BAD_OPTIONS = {
     "method": ({"ssl_method": "MoCo"}, "ssl_method: found"),
     "odd milestones": ({"lr_decay_epochs": "10, x"}, "lr_decay_epochs: found"),
     "no milestones": ({"lr_decay_epochs": ""}, "lr_decay_epochs: found"),
+    "shift too large": ({"random_jitter": [5, 1000]}, "leads out of cutouts"),
+    "absurd size": ({"image_size": 10**12}, "image_size: found"),
     "crop too large": ({"random_jitter": [17, 0]}, "larger than the cutouts of 16 x 16"),
     "missing key": ({"train_key": "trian"}, "The file holds: train (24, 1, 16, 16)"),
     "missing file": ({"images_file": "nowhere.h5"}, "no image file at"),
@@ -128,6 +130,15 @@ def test_mistakes_in_the_options(nenya, tiny_file, tmp_path, command, kind):
 
 
 BAD_IMAGERY = {
+    "other channels for validation": (
+        {"train": np.zeros((4, 8, 8)), "valid": np.zeros((4, 2, 8, 8))},
+        "'train' has 1 channels, but 'valid' has 2",
+    ),
+    "negative labels": (
+        {"train": np.zeros((4, 8, 8)), "train_labels": np.array([0, 1, -1, -1])},
+        "2 of them are negative",
+    ),
+    "multispectral channels last": ({"train": np.zeros((4, 32, 32, 12))}, "move the channels forward"),
     "wrong rank": ({"train": np.zeros((4, 8))}, "expected [N, H, W] or [N, C, H, W]"),
     "no samples": ({"train": np.zeros((0, 8, 8))}, "holds no pixels"),
     "one sample": ({"train": np.zeros((1, 8, 8))}, "needs at least 2"),

@@ -145,7 +145,7 @@ def test_a_file_where_a_folder_should_be_is_an_error_that_names_the_path(tmp_pat
         with atomic_write(tmp_path / "models" / "a.txt") as temporary:
             temporary.write_text("x")
 
-    with pytest.raises(NenyaError, match=r"cannot write .*models/a\.txt: .*model_root"):
+    with pytest.raises(NenyaError, match=r"cannot write .*models/a\.txt: .*choose a folder"):
         write()
     assert (tmp_path / "models").read_text() == "no folder"
 

@@ -264,6 +264,22 @@ def test_saved_options_are_the_same_options_and_give_the_same_run(load, tmp_path
     assert "temp_0.5" in again.model_folder
 
 
+def test_a_name_of_the_users_own_is_kept_and_saved(load, tmp_path):
+    opt = load('{"model_name": "mine"}')
+    complete_options(opt)
+    assert opt.model_folder == "models/v5/mine"
+    opt.save(tmp_path / "saved.json")
+    again = Params(tmp_path / "saved.json")
+    again.set({"temp": 0.5})
+    complete_options(again)
+    assert (again.model_name, again.model_folder) == ("mine", "models/v5/mine")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "", "a\\b"])
+def test_a_name_leads_to_no_other_folder(refusal, name):
+    assert "model_name: found" in refusal(json.dumps({"model_name": name}))
+
+
 @pytest.mark.parametrize(
     ("root", "folder"),
     [
@@ -318,6 +334,30 @@ def test_options_without_effect_are_named_once_and_kept(load, caplog):
     for name in ("s3_outdir", "modis_data", "syncBN", "lr_decay_epochs"):
         assert name in caplog.text
         assert name in opt.dict
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"cosine": false}', "lr_decay_epochs"),
+        ('{"label_key": "y"}', "label_key"),
+        ('{"images_file": "a.h5", "dataset": "b"}', "dataset"),
+        ('{"warm_epochs": 3}', "warm_epochs"),
+    ],
+)
+def test_settings_that_others_make_idle_are_named(load, caplog, text, name):
+    load(text)
+    assert f"{name} (" in caplog.text
+
+
+def test_the_command_lines_idle_settings_are_named_too(load, caplog):
+    load("{}").set({"warm_epochs": 3})
+    assert "warm_epochs (no warm-up)" in caplog.text
+
+
+def test_a_warm_up_that_would_cool_down_is_said(load, caplog):
+    complete_options(load('{"warm": true, "learning_rate": 0.001}'))
+    assert "falls instead of rising" in caplog.text
 
 
 def test_options_with_effect_are_not_named(load, caplog):

@@ -295,3 +295,82 @@ def test_validation_moves_nothing(tiny):
     never = run(tiny(epochs=2, valid_key=None, trial="never"))
     assert_same_weights(weights(often.folder), weights(rarely.folder))
     assert_same_weights(weights(often.folder), weights(never.folder))
+
+
+def test_the_options_of_a_debug_run_lead_to_its_own_folder(tiny, tiny_file):
+    real = run(tiny(epochs=1))
+    before = weights(real.folder)
+    main(tiny_file(), debug=True)
+    (saved,) = real.folder.parent.glob("*_debug/options.json")
+    main(saved)
+    assert_same_weights(before, weights(real.folder))
+
+
+def test_a_debug_run_has_nothing_to_resume(tiny):
+    with pytest.raises(OptionError, match="either debug or resume"):
+        run(tiny(), debug=True, resume=True)
+
+
+def test_options_changed_on_resume_are_named_and_take_effect(tiny, caplog):
+    first = run(tiny(epochs=1))
+    resumed = run(tiny(epochs=2, momentum=0.1, model_folder=str(first.folder)), resume=True)
+    assert "momentum 0.9 -> 0.1" in caplog.text
+    assert resumed.optimizer.param_groups[0]["momentum"] == 0.1
+
+
+def test_an_epoch_under_way_begins_anew_if_its_batches_would_differ(tiny, monkeypatch, caplog):
+    def step_and_interrupt(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *args, **kwargs)
+
+    original = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", step_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(epochs=1))
+    monkeypatch.setattr(torch.optim.SGD, "step", original)
+    (folder,) = (path.parent for path in Path(tiny().model_root).glob("*/last.pth"))
+    resumed = run(tiny(epochs=1, batch_size_train=12, model_folder=str(folder)), resume=True)
+    assert "begins anew" in caplog.text
+    assert len(resumed.curves.train.loss_step) == 2
+
+
+def test_resuming_a_finished_run_says_that_nothing_is_left(tiny, caplog):
+    caplog.set_level("INFO")
+    run(tiny(epochs=1))
+    before = caplog.text.count("epoch 1/1:")
+    run(tiny(epochs=1), resume=True)
+    assert "nothing left to do" in caplog.text
+    assert caplog.text.count("epoch 1/1:") == before
+
+
+@pytest.mark.parametrize("damage", ["empty", "shorter", "missing"])
+def test_damaged_curves_do_not_stand_in_the_way_of_a_whole_checkpoint(tiny, caplog, damage):
+    done = run(tiny(epochs=2))
+    (path,) = done.folder.glob("learning_curve/*_losses_train.h5")
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "missing":
+        path.unlink()
+    else:
+        with h5py.File(path, "a") as file:
+            steps = file["loss_step_train"][:2]
+            del file["loss_step_train"]
+            file["loss_step_train"] = steps
+    assert run(tiny(epochs=3, model_folder=str(done.folder)), resume=True).epoch == 3
+    assert ("hold 0 of 2 epochs" if damage == "missing" else "begin anew") in caplog.text
+
+
+def test_two_classes_apart_are_no_collapse_for_supcon(tiny, tmp_path):
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(-1, 1, 16)
+    fine = np.sin(40 * ramp)
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        for key in ("train", "valid"):
+            labels = np.arange(48) % 2
+            patterns = np.where(labels[:, None, None], ramp[None, :, None] + 0 * ramp, fine[:, None] * fine)
+            file[key] = patterns + 0.05 * rng.normal(size=(48, 16, 16))
+            file[f"{key}_labels"] = labels
+    options = {"ssl_method": "SupCon", "on_collapse": "stop", "epochs": 6, "learning_rate": 0.05, "image_size": 16}
+    done = run(tiny(images_file=str(tmp_path / "two.h5"), **options))
+    assert done.curves.health[6].effective_rank_z < 5
+    assert done.curves.valid.loss[-1] < done.curves.valid.loss[0]

@@ -228,6 +228,11 @@ def _crop(jitter: tuple[int, int] | None, height: int, width: int) -> Crop | Non
         return None
     amount, shift = jitter
     side = min(height, width)
+    if shift > side:
+        raise DataError(
+            f"random_jitter {list(jitter)}: a shift of up to {shift} pixels leads out of cutouts of "
+            f"{height} x {width}. Choose one of at most {side}."
+        )
     if amount > side:
         raise DataError(
             f"random_jitter {list(jitter)}: a window of {amount} pixels is larger than the cutouts of "

@@ -141,7 +141,13 @@ class ImageFile:
                 raise DataError(f"{found}; expected integers. Number the classes 0, 1, 2, ...")
             if dataset.shape not in ((len(self),), (len(self), 1)):
                 raise DataError(f"{found}; expected ({len(self)},), one for each cutout of {self.key!r}.")
-            return np.asarray(dataset[...], dtype=np.int64).reshape(-1)
+            labels = np.asarray(dataset[...], dtype=np.int64).reshape(-1)
+        if labels.min() < 0:
+            raise DataError(
+                f"{found}; {(labels < 0).sum()} of them are negative. Expected classes 0, 1, 2, ...: cutouts without a "
+                "label would count as one more class, so leave them out."
+            )
+        return labels
 
     def _to_float(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         missing = self._missing(stored)
@@ -252,6 +258,16 @@ def dataset_names(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
         return _names(file)
 
 
+def has_dataset(path: str | os.PathLike[str], key: str) -> bool:
+    """Whether an HDF5 file has a dataset under a key, links included.
+
+    Raises:
+        DataError: No such file, or not HDF5.
+    """
+    with _open(Path(path)) as file:
+        return isinstance(file.get(key), h5py.Dataset) if key else False
+
+
 def _names(file: h5py.File) -> dict[str, tuple[int, ...]]:
     names: dict[str, tuple[int, ...]] = {}
 
@@ -288,7 +304,7 @@ def _find(file: h5py.File, key: str, path: Path, wanted: str = "cutouts") -> h5p
         return item
     there = ", ".join(f"{name} {shape}" for name, shape in _names(file).items()) or "no datasets at all"
     what = "is a group, not a dataset" if isinstance(item, h5py.Group) else "is not there"
-    option = "train_key or valid_key" if wanted == "cutouts" else "label_key"
+    option = "train_key or valid_key" if wanted == "cutouts" else "label_key (a name with {key} in it serves both sets)"
     raise DataError(f"{path}: dataset {key!r} for the {wanted} {what}. The file holds: {there}. Set {option}.")
 
 
@@ -303,7 +319,7 @@ def _cutout_shape(dataset: h5py.Dataset, path: Path, key: str) -> tuple[int, int
     if 0 in shape:
         raise DataError(f"{found}: it holds no pixels. Check how the file was made.")
     count, channels, height, width = shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
-    if width <= 4 < min(channels, height):
+    if width <= 4 < min(channels, height) or width <= 16 < height == channels:
         raise DataError(f"{found}, which looks like [N, H, W, C]; expected [N, C, H, W]: move the channels forward.")
     if min(height, width) < 4:
         raise DataError(f"{found}: cutouts of {height} x {width} pixels are too small; expected at least 4 x 4.")

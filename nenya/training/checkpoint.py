@@ -196,12 +196,15 @@ def restore(model: nn.Module, optimizer: Optimizer, state: dict[str, Any], file:
     own = {strip_module_name(name): name for name in model.state_dict()}
     try:
         model.load_state_dict({own.get(name, name): value for name, value in state["model"].items()})
+        settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
         optimizer.load_state_dict(state["optimizer"])
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{file} does not fit the model of these options: {_reason(error)}. "
             "Resume with the options of the run that wrote it, or choose another trial or model_root."
         ) from error
+    for group, current in zip(optimizer.param_groups, settings, strict=True):
+        group.update(current)  # momentum and weight decay are those of the options now, not of the checkpoint
 
 
 def newest_whole(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] | None:

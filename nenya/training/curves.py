@@ -176,18 +176,20 @@ def _read_series(path: Path, part: str) -> Series:
         return Series()
     try:
         with h5py.File(path, "r") as file:
-            columns = {name: file[name][...].tolist() for name in file}
-            loss, loss_step = columns[f"loss_{part}"], columns[f"loss_step_{part}"]
-            return Series(
-                # files of the historical code do not number the epochs
-                epochs=columns.get(f"epoch_{part}", list(range(1, len(loss) + 1))),
-                loss=loss,
-                loss_step=loss_step,
-                loss_avg=columns[f"loss_avg_{part}"],
-                step_epochs=columns.get(f"epoch_step_{part}", _spread_evenly(len(loss_step), len(loss))),
-            )
-    except (OSError, KeyError) as error:
+            loss, loss_step, loss_avg = (_column(file, f"loss{which}_{part}") for which in ("", "_step", "_avg"))
+            numbered = f"epoch_{part}" in file  # files of the historical code do not number the epochs
+            epochs = _column(file, f"epoch_{part}") if numbered else range(1, len(loss) + 1)
+            of_steps = _column(file, f"epoch_step_{part}") if numbered else _spread_evenly(len(loss_step), len(loss))
+        if len(epochs) != len(loss) or not len(loss_step) == len(loss_avg) == len(of_steps):
+            raise ValueError("its datasets have different lengths")
+        return Series(list(map(int, epochs)), loss, loss_step, loss_avg, list(map(int, of_steps)))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: the learning curves cannot be read: {error}. Move the file away.") from error
+
+
+def _column(file: h5py.File, name: str) -> list[float]:
+    column: list[float] = file[name][...].tolist()
+    return column
 
 
 def _spread_evenly(num_steps: int, num_epochs: int) -> list[int]:
@@ -207,11 +209,12 @@ def _read_health(path: Path) -> dict[int, Health]:
         return {}
     try:
         with h5py.File(path, "r") as file:
-            columns = [file[name][...].tolist() for name in _HEALTH_FIELDS]
-            epochs = file["epoch"][...].tolist()
-    except (OSError, KeyError) as error:
+            columns = [_column(file, name) for name in _HEALTH_FIELDS]
+            epochs = _column(file, "epoch")
+        rows = zip(epochs, zip(*columns, strict=True), strict=True)
+        return {int(epoch): Health(*row) for epoch, row in rows}
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: the health figures cannot be read: {error}. Move the file away.") from error
-    return {epoch: Health(*row) for epoch, row in zip(epochs, zip(*columns, strict=True), strict=True)}
 
 
 def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nenya.data.loaders import Batch
-from nenya.errors import NonFiniteLossError, OptionError
+from nenya.data.loaders import Batch, ViewLoader
+from nenya.errors import DataError, NonFiniteLossError, OptionError
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
 from nenya.training import health
@@ -22,7 +23,7 @@ from nenya.training.progress import EpochProgress
 from nenya.training.runtime import autocast, choose_device, evaluating
 from nenya.training.step import as_batch, contrastive_loss, labels_for, pair_views, stack_views
 
-#: Health is measured on at most so many validation cutouts: its cost grows with their square.
+#: Health is measured on at most so many validation cutouts, evenly spaced: its cost grows with their square.
 MAX_HEALTH_SAMPLES = 8192
 
 
@@ -34,14 +35,6 @@ class Loader(Protocol):
 
     def __iter__(self) -> Iterator[Any]:
         """Pass over the batches."""
-
-
-@runtime_checkable
-class EpochLoader(Protocol):
-    """A loader whose passes depend on the epoch, as ours does."""
-
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch of the next pass, and its first batch."""
 
 
 @dataclass
@@ -150,8 +143,8 @@ def train_epoch(
     Raises:
         NonFiniteLossError: A loss is NaN or infinite.
     """
-    num_batches = len(loader)
-    if isinstance(loader, EpochLoader):
+    num_batches = _length(loader)
+    if isinstance(loader, ViewLoader):
         loader.set_epoch(epoch, len(earlier))
     losses = _Losses(epoch, earlier, getattr(loader, "batch_size", None) or 1)
     model.train()
@@ -207,25 +200,37 @@ def validate(
     Raises:
         NonFiniteLossError: A loss is NaN or infinite.
     """
+    num_batches = _length(loader)
     losses = _Losses(None)
     features: list[tuple[Tensor, Tensor]] = []
-    num_kept = 0
-    with EpochProgress(title, len(loader), print_freq=None) as progress, evaluating(model):
+    stride = -(-loader.num_samples // MAX_HEALTH_SAMPLES) if isinstance(loader, ViewLoader) else 1
+    seen = 0
+    with EpochProgress(title, num_batches, print_freq=None) as progress, evaluating(model):
         for batch in _timed(loader, progress):
             with autocast(opt, device):
                 h, z = _features(model, stack_views(batch, model, device))
                 loss = criterion(pair_views(z), labels_for(opt.ssl_method, batch, device))
             losses.add(loss, batch)
             losses.check()
-            if h is not None and num_kept < MAX_HEALTH_SAMPLES:
-                features.append((pair_views(h.float()).cpu(), pair_views(z.float()).cpu()))
-                num_kept += len(batch.view1)
+            if h is not None:
+                kept = slice(-seen % stride, None, stride)  # every stride-th sample of the pass
+                features.append((pair_views(h.float())[kept].cpu(), pair_views(z.float())[kept].cpu()))
+            seen += len(batch.view1)
             progress.advance(len(batch.view1), losses.latest, None)
-    done = _finished(losses, len(loader), progress)
-    if num_kept > 1:
+    done = _finished(losses, num_batches, progress)
+    if features and seen > 1:
         h, z = (torch.cat(parts)[:MAX_HEALTH_SAMPLES] for parts in zip(*features, strict=True))
         done.health = health.measure(h[:, 0], h[:, 1], z[:, 0], z[:, 1])
     return done
+
+
+def _length(loader: Loader) -> int:
+    try:
+        return len(loader)
+    except TypeError:
+        raise DataError(
+            f"the loader, a {type(loader).__name__}, has no length; expected a loader such as DataLoader, or a list."
+        ) from None
 
 
 def _features(model: nn.Module, images: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -249,42 +254,51 @@ def _timed(loader: Iterable[Any], progress: EpochProgress) -> Iterator[Batch]:
         yield as_batch(items)
 
 
+class _Pending(NamedTuple):
+    """A step whose loss has not been looked at: the loss, its samples [B], and which of them are finite [B]."""
+
+    loss: Tensor
+    rows: Tensor
+    whole: Tensor
+
+
 class _Losses:
     """Losses of a pass, gathered on the device and looked at when `check` is called."""
 
     def __init__(self, epoch: int | None, earlier: Sequence[float] = (), batch_size: int = 1) -> None:
         self._epoch = epoch
         self._meter = AverageMeter()
-        self._pending: list[tuple[Tensor, Batch]] = []
+        self._pending: list[_Pending] = []
         self.steps: list[float] = []
         self.averages: list[float] = []
         for value in earlier:
             self._note(value, batch_size)
 
     def add(self, loss: Tensor, batch: Batch) -> None:
-        self._pending.append((loss, batch))
+        # which samples are whole is kept, not the views themselves: they would fill the GPU between two checks
+        whole = torch.isfinite(batch.view1).flatten(1).all(dim=1) & torch.isfinite(batch.view2).flatten(1).all(dim=1)
+        self._pending.append(_Pending(loss, batch.rows, whole))
 
     def check(self) -> None:
         """Read the losses added since the last call; raise NonFiniteLossError at the first that is not finite."""
         if not self._pending:
             return
-        values = torch.stack([loss for loss, _ in self._pending]).tolist()
+        values = torch.stack([step.loss for step in self._pending]).tolist()
         pending, self._pending = self._pending, []
-        for value, (_, batch) in zip(values, pending, strict=True):
-            self._note(value, len(batch.view1))
-            if not -float("inf") < value < float("inf"):
-                raise NonFiniteLossError(self._complaint(value, batch))
+        for value, step in zip(values, pending, strict=True):
+            self._note(value, len(step.rows))
+            if not math.isfinite(value):
+                raise NonFiniteLossError(self._complaint(value, step))
 
     def _note(self, value: float, count: int) -> None:
         self._meter.update(value, count)
         self.steps.append(value)
         self.averages.append(self._meter.avg)
 
-    def _complaint(self, value: float, batch: Batch) -> str:
+    def _complaint(self, value: float, step: _Pending) -> str:
         where = "validation" if self._epoch is None else f"epoch {self._epoch}"
-        rows = batch.rows.tolist()
-        finite = torch.isfinite(torch.stack((batch.view1, batch.view2))).all(dim=0).flatten(1).all(dim=1).tolist()
-        broken = [row for row, whole in zip(rows, finite, strict=True) if not whole]
+        rows = step.rows.tolist()
+        broken = [row for row, whole in zip(rows, step.whole.tolist(), strict=True) if not whole]
         hint = (
             f"The pixels of samples {broken} are not finite: check these cutouts."
             if broken

@@ -180,11 +180,13 @@ def spread(features: Tensor) -> float:
     return float(x.var(dim=0, correction=0).sum().sqrt())
 
 
-def collapse(health: Health) -> str | None:
+def collapse(health: Health, method: str = "SimCLR") -> str | None:
     """Say in words how the features have collapsed, or None if they have not.
 
     Args:
         health: What was measured.
+        method: "SimCLR" or "SupCon". SupCon draws each class to a point, so that K classes lie along K - 1 directions
+            at best (Graf et al. 2021): few directions are no fault there.
 
     Returns:
         E.g. "all cutouts have (almost) the same embedding: spread of z 0.002, below 0.01".
@@ -194,7 +196,7 @@ def collapse(health: Health) -> str | None:
             f"all cutouts have (almost) the same embedding: spread of z {health.spread_z:.2g}, below {MIN_SPREAD:g} "
             "(healthy: near 1)"
         )
-    if health.effective_rank_z < MIN_EFFECTIVE_RANK:
+    if method != "SupCon" and health.effective_rank_z < MIN_EFFECTIVE_RANK:
         return (
             f"the embeddings vary along (almost) one direction: effective rank of z {health.effective_rank_z:.2g}, "
             f"below {MIN_EFFECTIVE_RANK:g}"

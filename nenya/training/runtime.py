@@ -107,4 +107,4 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        logger.warning("Ctrl-C: finishing this batch, then saving. Once more stops at once.")
+        logger.warning("Ctrl-C: finishing what is in hand, then saving. Once more stops at once.")

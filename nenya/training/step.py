@@ -71,12 +71,13 @@ def as_batch(items: Any) -> Batch:  # noqa: ANN401
     if parts and isinstance(parts[0], Sequence):
         parts = [*parts[0], *parts[1:]]
     views, labels = parts[:2], parts[2] if len(parts) > 2 else None
-    shapes = [tuple(view.shape) for view in views if isinstance(view, Tensor)]
-    if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 4:
+    shapes = [tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__ for view in views]
+    if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 4 or isinstance(shapes[0], str):
         raise DataError(
-            f"the loader yields {type(items).__name__} with views of shapes {shapes}; expected [view1, view2] or "
-            "([view1, view2], labels), both views [B, C, H, W]."
+            f"the loader yields {type(items).__name__} with views {shapes}; expected [view1, view2] or "
+            "([view1, view2], labels), both views tensors [B, C, H, W]."
         )
+    labels = None if labels is None else torch.as_tensor(labels)
     return Batch(views[0], views[1], labels, torch.arange(len(views[0])))
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nenya.data import images as module
-from nenya.data.images import ImageFile, dataset_names
+from nenya.data.images import ImageFile, dataset_names, has_dataset
 from nenya.errors import DataError
 
 COUNT = 23
@@ -587,3 +587,21 @@ def test_a_file_that_vanished_or_was_replaced_before_the_first_read_is_an_error(
         file["other"] = 1
     with pytest.raises(DataError, match="is not there"):
         images.read(np.array([0]))
+
+
+def test_links_are_datasets_too(tmp_path):
+    with h5py.File(tmp_path / "links.h5", "w") as file:
+        file["g/a"] = np.zeros((3, 8, 8))
+        file["soft"] = h5py.SoftLink("/g/a")
+        file["hard"] = file["g/a"]
+        file["nowhere"] = h5py.SoftLink("/g/b")
+    for key, there in {
+        "g/a": True,
+        "/g/a": True,
+        "soft": True,
+        "hard": True,
+        "nowhere": False,
+        "g": False,
+        "": False,
+    }.items():
+        assert has_dataset(tmp_path / "links.h5", key) is there

@@ -298,3 +298,10 @@ def test_a_loss_that_diverged_from_finite_pixels_says_what_to_change(small):
     loader = DataLoader(Own(4), batch_size=4)
     with pytest.raises(NonFiniteLossError, match=r"The pixels are finite, .*lower learning_rate"):
         train_model(loader, small, SupConLoss(), None, 1, options(), cuda_use=False, update_model=False)
+
+
+def test_a_loader_without_a_length_is_refused_by_name(small):
+    with pytest.raises(DataError, match="a generator, has no length"):
+        train_model(
+            (batch for batch in []), small, SupConLoss(), None, 1, options(), cuda_use=False, update_model=False
+        )
