@@ -22,14 +22,14 @@ from nenya.training.features import encode_cutouts, knn_accuracy, nearest, pixel
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NUM_TRAIN, NUM_VALID = 1024, 320
+NUM_TRAIN, NUM_VALID = 768, 256
 SEED = 0
 NEIGHBOURS = 5
 
 OPTIONS: dict[str, Any] = {
     "images_file": "ocean.h5",
     "ssl_model": "resnet18",
-    "image_size": 32,
+    "image_size": 24,
     "random_jitter": [40, 5],
     "gauss_noise": 0.02,
     "epochs": 6,
