@@ -115,7 +115,8 @@ def draw_neighbours(path: Path, images: ImageFile, labels: npt.NDArray[np.int64]
         nearest(features[queries], features, NEIGHBOURS + 1)[:, 1:].numpy()
         for features in (learned, pixel_features(images))
     ]
-    figure = Figure(figsize=(13, 6.6), layout="constrained")
+    figure = Figure(figsize=(13, 6.4), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 0.96))  # type: ignore[union-attr, call-arg]
     FigureCanvasAgg(figure)
     ratios = [1, 0.15, *[1] * NEIGHBOURS, 0.15, *[1] * NEIGHBOURS]
     axes = figure.subplots(len(REGIMES), len(ratios), width_ratios=ratios, squeeze=False)
@@ -131,11 +132,10 @@ def draw_neighbours(path: Path, images: ImageFile, labels: npt.NDArray[np.int64]
             colour = "black" if column == 0 else "tab:green" if right else "tab:red"
             axes[row, column].set_title(REGIMES[labels[index]], fontsize=8, color=colour, pad=2)
     for column, text in ((0, "query"), (4, "nearest in the learned space"), (5 + NEIGHBOURS, "nearest by raw pixels")):
-        axes[0, column].annotate(
-            text, (0.5, 1.3), xycoords="axes fraction", ha="center", annotation_clip=False, weight="bold"
-        )
+        heading = axes[0, column].text(0.5, 1.25, text, transform=axes[0, column].transAxes, ha="center", weight="bold")
+        heading.set_in_layout(False)  # wider than its column
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+        figure.savefig(temporary, dpi=80)
 
 
 def _show(axis: Axes, cutout: npt.NDArray[np.float32]) -> None:
