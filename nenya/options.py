@@ -180,8 +180,8 @@ class Options(BaseModel):
     random_jitter: Jitter = _option(
         (5, 5),
         "[a, b]. a above half the cutout's side: a fixed window of a x a pixels, its centre shifted by up to b along "
-        "each axis. Else up to a pixels trimmed from each pair of sides, the window shifted by up to b inside the "
-        "cutout. 0 or null: no crop.",
+        "each axis (the image is mirrored beyond its edges). Else up to a pixels trimmed from each pair of sides, the "
+        "window shifted by up to b inside the cutout. 0 or null: no crop.",
         group="Views",
         unit="pixels",
         allowed="[a, b] with whole numbers a >= 1 and b >= 0, or 0 or null for no crop",
@@ -494,11 +494,33 @@ def read_json(path: str | os.PathLike[str]) -> tuple[dict[str, object], str]:
     try:
         values = json5.loads(text, allow_duplicate_keys=False)
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise OptionError(f"{file} is not JSON: {reason.replace('<string>:', 'line ')}") from error
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).replace("<string>:", "line ")
+        raise OptionError(f"{file} is not JSON: {reason}{_where_json_broke(reason, text)}") from error
     if not isinstance(values, dict):
         raise OptionError(f"{file} holds {_shown(values)}; expected a JSON object {{...}} of options.")
     return values, text
+
+
+def _where_json_broke(reason: str, text: str) -> str:
+    """The line that the parser stopped at, a mark under the place, and the likely slip."""
+    found = re.search(r"line (\d+).*column (\d+)", reason)
+    lines = text.splitlines()
+    if found is None or int(found[1]) > len(lines):
+        return ""
+    number, column = int(found[1]), int(found[2])
+    line = lines[number - 1]
+    rest = line[max(0, column - 1) :].lstrip()
+    above = [other.split("//")[0].rstrip() for other in lines[: number - 1] if other.split("//")[0].strip()]
+    hint = ""
+    if re.match(r"(True|False|None)\b", rest):
+        hint = "write true, false or null"
+    elif "#" in line[: column + 1]:
+        hint = "comments begin with //"
+    elif reason.startswith(f"line {number} Unexpected end"):
+        hint = "is a closing brace or quote missing?"
+    elif line.lstrip().startswith(rest) and above and above[-1][-1] not in ",{[":
+        hint = "is a comma missing at the end of the line above?"
+    return f"\n  {line}\n  {' ' * (column - 1)}^ {hint}".rstrip()
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
@@ -607,10 +629,8 @@ def _suggested(name: str, found: object) -> str:
 
 def _report(problems: Mapping[str, str], where: str, text: str) -> str:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = []
-    for name, problem in problems.items():
-        number = _line_of(name, text)
-        lines.append(f"  {f'line {number}: ' if number else ''}{name}: {problem}")
+    numbered = sorted((_line_of(name, text) or 0, name, problem) for name, problem in problems.items())
+    lines = [f"  {f'line {number}: ' if number else ''}{name}: {problem}" for number, name, problem in numbered]
     return "\n".join([f"{where}: {count}", *lines, "`nenya options` explains every option."])
 
 

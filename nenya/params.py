@@ -42,8 +42,10 @@ class Params:
         return params
 
     def _adopt(self, options: Options) -> None:
+        before = self.__dict__.get("_options")
         object.__setattr__(self, "_options", options)
-        idle = options.without_effect()
+        said = before.without_effect() if before is not None else []
+        idle = [name for name in options.without_effect() if name not in said]
         if idle:
             logger.warning("options without effect, kept as they are: %s", ", ".join(idle))
 
@@ -142,7 +144,7 @@ def complete_options(opt: Params) -> None:
             opt.warmup_from,
             opt.learning_rate,
         )
-    if opt.warm and opt.warm_epochs >= opt.epochs > 1:
+    if opt.warm and opt.warm_epochs >= opt.epochs and opt.warm_epochs > 1:
         shorter = max(1, opt.epochs // 10)
         logger.warning("warm_epochs %d do not fit in %d epochs: shortened to %d", opt.warm_epochs, opt.epochs, shorter)
         opt.warm_epochs = shorter

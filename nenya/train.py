@@ -21,7 +21,7 @@ from nenya.data.loaders import ViewLoader, nenya_loader
 from nenya.errors import CollapseError, DataError, NonFiniteLossError, OptionError
 from nenya.files import set_aside, sole_writer, sweep
 from nenya.models.resnet_big import SupConResNet
-from nenya.options import DERIVED
+from nenya.options import DERIVED, nearest
 from nenya.params import Params, complete_options, option_preprocess
 from nenya.training import curves as curve_files
 from nenya.training import events
@@ -190,12 +190,16 @@ def has_validation(opt: Params) -> bool:
         logger.warning("valid_key is null: training without validation, so without health figures.")
         return False
     if has_dataset(opt.images_path, opt.valid_key):
+        if opt.valid_key.strip("/") == opt.train_key.strip("/"):
+            logger.warning("valid_key is train_key: the validation figures will be those of the training cutouts.")
         return True
+    there = list(dataset_names(opt.images_path))
     logger.warning(
-        "%s has no dataset %r (it has %s): training without validation, so without health figures.",
+        "%s has no dataset %r (it has %s)%s: training without validation, so without health figures.",
         opt.images_path,
         opt.valid_key,
-        ", ".join(dataset_names(opt.images_path)) or "none",
+        ", ".join(there),
+        nearest(opt.valid_key, there).rstrip("?"),
     )
     return False
 
@@ -213,7 +217,9 @@ def go_on(state: Run) -> bool:
     """Go on from the newest whole checkpoint; False if there is none."""
     found = newest_whole(state.folder)
     if found is None:
-        logger.info("nothing to resume in %s: starting with epoch 1", state.folder)
+        others = sorted(path.parent.name for path in state.folder.parent.glob(f"*/{LAST}"))
+        beside = f" Beside it there are runs in {', '.join(others)}: give the options they had." if others else ""
+        logger.warning("nothing to resume in %s: starting with epoch 1.%s", state.folder, beside)
         return False
     path, checkpoint = found
     restore(state.model, state.optimizer, checkpoint, path)
@@ -226,10 +232,10 @@ def go_on(state: Run) -> bool:
         logger.warning("the epoch that was under way begins anew, since its batches may not be the same")
         state.partial_losses = []
     state.curves = earlier_curves(state)
-    if state.epoch >= state.opt.epochs:
-        logger.info("nothing left to do: %d epochs are done, epochs is %d", state.epoch, state.opt.epochs)
     where = f" and batch {len(state.partial_losses)} of the next" if state.partial_losses else ""
     logger.info("resuming from %s, after epoch %d%s", path, state.epoch, where)
+    if state.epoch >= state.opt.epochs:
+        logger.info("nothing left to do: epochs is %d", state.opt.epochs)
     return True
 
 
@@ -357,14 +363,18 @@ def stop_here(state: Run) -> None:
     Raises:
         KeyboardInterrupt: Always.
     """
-    logger.warning("stopped; everything is saved in %s. To go on: nenya train OPTS --resume", state.folder / LAST)
+    done = len(state.partial_losses)
+    where = f"{state.epoch} epochs and {done} batches" if done else f"{state.epoch} epochs"
+    logger.warning(
+        "stopped after %s, saved in %s. To go on: the same command with --resume", where, state.folder / LAST
+    )
     raise KeyboardInterrupt
 
 
 def summarise(state: Run, seconds: float) -> None:
     """Say what came out."""
     minutes, rest = divmod(round(seconds), 60)
-    logger.info("done: %d epochs in %d:%02d", state.epoch, minutes, rest)
+    logger.info("done after %d:%02d; epochs: %d", minutes, rest, state.epoch)
     before, after = state.curves.health.get(0), state.curves.health.get(state.epoch)
     if before is not None and after is not None:
         logger.info("  view retrieval %s, chance %.4f", _change(before, after), after.chance_top1)

@@ -187,6 +187,21 @@ def test_files_that_hold_no_options(refusal, text, says):
     assert says in refusal(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('{\n"temp": 0.1\n"epochs": 3}', "comma missing at the end of the line above"),
+        ('{"cosine": True}', "write true, false or null"),
+        ('{\n# mine\n"epochs": 3}', "comments begin with //"),
+        ('{"epochs": 3', "closing brace"),
+    ],
+)
+def test_a_slip_in_the_json_is_shown_in_its_line(refusal, text, hint):
+    message = refusal(text)
+    assert hint in message
+    assert "^" in message
+
+
 def test_paths_that_hold_no_options(tmp_path):
     with pytest.raises(OptionError, match="is a folder"):
         Params(tmp_path)

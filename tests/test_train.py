@@ -125,6 +125,9 @@ def test_resuming_without_a_checkpoint_starts_anew(tiny, caplog):
     caplog.set_level("INFO")
     assert run(tiny(epochs=1), resume=True).epoch == 1
     assert "nothing to resume" in caplog.text
+    caplog.clear()
+    run(tiny(epochs=1, temp=0.2), resume=True)
+    assert "Beside it there are runs in SimCLR_resnet18_lr_0.01_decay_0.0001_bsz_8_temp_0.07" in caplog.text
 
 
 def test_resuming_with_another_model_is_refused_and_loses_nothing(tiny):
@@ -161,7 +164,10 @@ def test_training_without_validation_says_so(tiny, caplog):
         done = run(tiny(epochs=1, valid_key=valid_key, trial=str(valid_key)))
         assert not done.curves.health
         assert "without validation" in caplog.text
+        assert ("did you mean valid" in caplog.text) is (valid_key == "vaild")
         caplog.clear()
+    run(tiny(epochs=1, valid_key="train", trial="same"))
+    assert "valid_key is train_key" in caplog.text
 
 
 def test_fewer_samples_than_a_batch_train_with_a_warning(tiny, tmp_path, cutouts, caplog):

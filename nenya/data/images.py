@@ -190,11 +190,12 @@ class ImageFile:
             )
         if len(usable) < len(self):
             logger.warning(
-                "%s: %d of %d cutouts are left out: more than max_nodata = %g of their pixels are missing, "
+                "%s: %d of %d cutouts are left out (rows %s): more than max_nodata = %g of their pixels are missing, "
                 "or a whole channel is",
                 self.key,
                 len(self) - len(usable),
                 len(self),
+                _few(np.setdiff1d(np.arange(len(self)), usable)),
                 self.max_nodata,
             )
         return usable

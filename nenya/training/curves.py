@@ -253,10 +253,11 @@ def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:
     if curves.valid.epochs:
         loss.plot(curves.valid.epochs, curves.valid.loss, "s-", color="C1", markersize=4, label="validation")
     loss.set(xlabel="epoch", ylabel="contrastive loss")
-    loss.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.legend(frameon=False, fontsize=8)
     if with_health:
         _draw_health(axes[1:], curves.health)
+    for axis in axes[:3]:  # over epochs
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in axes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
@@ -275,6 +276,7 @@ def _draw_health(axes: list[Axes], health: dict[int, Health]) -> None:
     retrieval.plot(epochs, column("retrieval_top1"), "o-", markersize=3, label="top 1")
     retrieval.plot(epochs, column("retrieval_top5"), "o-", markersize=3, label="top 5")
     retrieval.axhline(figures[-1].chance_top1, color="0.5", linestyle=":", label="chance, top 1")
+    retrieval.axhline(5 * figures[-1].chance_top1, color="0.7", linestyle="--", label="chance, top 5")
     retrieval.set(xlabel="epoch", ylabel="view retrieval (h)", ylim=(0, None))
     retrieval.legend(frameon=False, fontsize=8)
 
@@ -291,3 +293,4 @@ def _draw_health(axes: list[Axes], health: dict[int, Health]) -> None:
     for epoch, x, y in ((epochs[place], figures[place].alignment, figures[place].uniformity) for place in (0, -1)):
         sphere.annotate(f"epoch {epoch}", (x, y), textcoords="offset points", xytext=(5, 5), fontsize=8)
     sphere.set(xlabel="alignment of z (0: views coincide)", ylabel="uniformity of z (-4: even)")
+    sphere.set_title("better: down, and to the left", fontsize=8)

@@ -44,7 +44,7 @@ def describe_run(
         else f"none: {_why_no_validation(opt)}"
     )
     rows = [
-        ("training", f"{_dataset(train)}, {_count(len(train), 'batch', 'batches')} of {train.batch_size}"),
+        ("training", f"{_dataset(train)}, {_batches(train)}"),
         ("validation", validation),
         ("views", _views(train.views)),
         (
@@ -70,6 +70,12 @@ def _dataset(loader: ViewLoader) -> str:
     if images.dtype.kind != "f":
         text += f" (values x {images.scale:g}, see `scale`)"
     return text + (f", {images.num_left_out} left out" if images.num_left_out else "")
+
+
+def _batches(train: ViewLoader) -> str:
+    over = train.num_samples - len(train) * train.batch_size
+    text = f"{_count(len(train), 'batch', 'batches')} of {train.batch_size}"
+    return text + (f" ({over} left over each epoch)" if over else "")
 
 
 def _views(views: Views) -> str:
