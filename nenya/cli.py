@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _options(path: Path, settings: list[str] | None) -> Params:
     from nenya.console import show_log
-    from nenya.options import parse_assignments
+    from nenya.options_file import parse_assignments
     from nenya.params import Params
 
     show_log()

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import json5
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
@@ -466,79 +465,6 @@ def _latents_root(root: str) -> str:
 def historical() -> list[str]:
     """Names of the keys of old files that are accepted and kept but that nothing reads."""
     return [name for name, row in table().items() if row["group"] == _HISTORICAL]
-
-
-def read_json(path: str | os.PathLike[str]) -> tuple[dict[str, object], str]:
-    """Read a JSON object; ``//`` comments and trailing commas are allowed.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The object and the text it was read from.
-
-    Raises:
-        OptionError: Missing, a folder, unreadable, empty, not JSON, a key given twice, or not an object.
-    """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        raise OptionError(f"{file} is a folder; expected a JSON file of options.")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise OptionError(f"no options file at {file.absolute()}: check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"cannot read the options file {file}: {error}. Expected JSON text in UTF-8.") from error
-    if not text.strip():
-        raise OptionError(f'{file} is empty; expected a JSON object such as {{"images_file": "cutouts.h5"}}.')
-    try:
-        values = json5.loads(text, allow_duplicate_keys=False)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).replace("<string>:", "line ")
-        raise OptionError(f"{file} is not JSON: {reason}{_where_json_broke(reason, text)}") from error
-    if not isinstance(values, dict):
-        raise OptionError(f"{file} holds {_shown(values)}; expected a JSON object {{...}} of options.")
-    return values, text
-
-
-def _where_json_broke(reason: str, text: str) -> str:
-    """The line that the parser stopped at, a mark under the place, and the likely slip."""
-    found = re.search(r"line (\d+).*column (\d+)", reason)
-    lines = text.splitlines()
-    if found is None or int(found[1]) > len(lines):
-        return ""
-    number, column = int(found[1]), int(found[2])
-    line = lines[number - 1]
-    rest = line[max(0, column - 1) :].lstrip()
-    above = [other.split("//")[0].rstrip() for other in lines[: number - 1] if other.split("//")[0].strip()]
-    hint = ""
-    if re.match(r"(True|False|None)\b", rest):
-        hint = "write true, false or null"
-    elif "#" in line[: column + 1]:
-        hint = "comments begin with //"
-    elif reason.startswith(f"line {number} Unexpected end"):
-        hint = "is a closing brace or quote missing?"
-    elif line.lstrip().startswith(rest) and above and above[-1][-1] not in ",{[":
-        hint = "is a comma missing at the end of the line above?"
-    return f"\n  {line}\n  {' ' * (column - 1)}^ {hint}".rstrip()
-
-
-def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
-    """Read ``key=value`` texts as the command line gives them; a value that is not JSON is taken as text.
-
-    Raises:
-        OptionError: A text without ``=``.
-    """
-    values: dict[str, object] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key.strip():
-            raise OptionError(f"--set {assignment}: expected key=value, e.g. --set epochs=20")
-        try:
-            values[key.strip()] = json5.loads(value)
-        except ValueError:
-            values[key.strip()] = value
-    return values
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

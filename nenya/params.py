@@ -11,7 +11,8 @@ from typing import Any
 
 from nenya.errors import OptionError
 from nenya.files import atomic_write
-from nenya.options import ALIASES, WARM_BATCH_SIZE, Options, nearest, read_json
+from nenya.options import ALIASES, WARM_BATCH_SIZE, Options, nearest
+from nenya.options_file import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nenya.errors import OptionError
-from nenya.options import ALIASES, Options, output_root, parse_assignments, table
+from nenya.options import ALIASES, Options, output_root, table
+from nenya.options_file import parse_assignments
 from nenya.params import Params, complete_options, option_preprocess
 from nenya.reference import as_markdown, as_text
 

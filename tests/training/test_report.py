@@ -95,7 +95,10 @@ def test_the_type_and_scale_of_integer_pixels_and_cutouts_left_out_are_said(line
         file["train"] = pixels
         file["valid"] = (10 * cutouts(9, 16, 0)).astype(np.int16)
     found, _, _ = lines(images_file=str(tmp_path / "other.h5"), scale=0.5)
-    assert found["training"] == "train: 10 cutouts of 1 x 16 x 16 float32, 1 left out, 1 batch of 8 (1 left over each epoch)"
+    assert (
+        found["training"]
+        == "train: 10 cutouts of 1 x 16 x 16 float32, 1 left out, 1 batch of 8 (1 left over each epoch)"
+    )
     assert found["validation"].startswith("valid: 9 cutouts of 1 x 16 x 16 int16 (values x 0.5, see `scale`)")
 
 
