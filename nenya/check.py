@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import shutil
 from pathlib import Path
@@ -19,10 +20,12 @@ from nenya.train import open_loaders
 from nenya.training import events
 from nenya.training.checkpoint import LAST, checkpoints, epoch_file
 from nenya.training.curves import picture_file
+from nenya.training.gradients import num_parts
 from nenya.training.report import describe_run
-from nenya.training.runtime import choose_device, choose_precision
+from nenya.training.runtime import choose_device, choose_precision, free_memory
 
 _MB = 2**20
+_USABLE = 0.8  # of the free memory: the allocator and the libraries take their share
 
 
 def check_run(opt: Params) -> list[str]:
@@ -52,22 +55,25 @@ def check_run(opt: Params) -> list[str]:
     device = choose_device(opt.cuda_use)
     lines = describe_run(opt, train, valid, model, device)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    need = step_bytes(opt, train, choose_precision(opt.precision, device))
+    dtype = choose_precision(opt.precision, device)
+    need = step_bytes(opt, train, dtype)
     lines.append(f"  {'memory':<11}about {need / _MB:.0f} MB for a training step, of which {3 * weights / _MB:.0f} MB "
                  f"weights, gradients and momentum; {_data_memory(train)}")  # fmt: skip
+    lines.append(f"  {'':<11}{_room(opt, train, dtype, device)}")
     return ["This would run:", *lines, *_files(opt, weights), "Nothing was written."]
 
 
-def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype) -> int:
+def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int | None = None) -> int:
     """Estimate the memory of a training step.
 
     A forward pass on torch's meta device, which has shapes but no data, tells what autograd keeps for the backward
-    pass; weights, gradients and momentum are added.
+    pass; weights, gradients and momentum are added, and the views of the whole batch.
 
     Args:
         opt: The options.
         train: The training loader.
         dtype: What the network computes in.
+        samples: Cutouts computed at once; None for what the options say.
 
     Returns:
         Bytes.
@@ -79,20 +85,48 @@ def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype) -> int:
         kept[storage._cdata] = tensor.numel() * dtype.itemsize
         return tensor
 
+    if samples is None:
+        samples = -(-train.batch_size // num_parts(opt, train.batch_size))
     with torch.device("meta"):
         model = build_model(opt, train.images.num_channels)
-        views = torch.empty(2 * train.batch_size, train.images.num_channels, *train.views.size)
+        images = torch.empty(2 * samples, train.images.num_channels, *train.views.size)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            model(views)
+            model(images)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return sum(kept.values()) + 3 * weights
+    views = 2 * train.batch_size * math.prod(images.shape[1:]) * images.element_size()
+    return sum(kept.values()) + 3 * weights + views
+
+
+def _room(opt: Params, train: ViewLoader, dtype: torch.dtype, device: torch.device) -> str:
+    """Say how many cutouts fit at once: what a step keeps grows in proportion to them."""
+    free = free_memory(device)
+    if free is None:
+        return "how much memory is free is not known on this system"
+    one, two = (step_bytes(opt, train, dtype, samples) for samples in (1, 2))
+    fits = max(0, int((_USABLE * free - one) // (two - one)) + 1)
+    here = f"{free / 1024**3:.1f} GB free here"
+    if fits >= train.batch_size:
+        return f"{here}: the whole batch fits at once"
+    if fits == 0:
+        return f"{here}: not even one cutout at a time fits; choose a smaller backbone or image_size"
+    return (
+        f"{here}: about {fits} cutouts fit at once, fewer than the batch of {train.batch_size}; "
+        f'"micro_batch_size": {fits} gives the same loss in that memory'
+    )
 
 
 def _data_memory(train: ViewLoader) -> str:
     size = train.images.num_bytes / _MB
     if train.images.in_memory:
         return f"the training data takes {size:.0f} MB and stays in memory"
-    return f"the training data, {size:.0f} MB, is above cache_mb and read as needed"
+    return f"the training data, {size:.0f} MB, is above cache_mb and read {_reading(train)}"
+
+
+def _reading(train: ViewLoader) -> str:
+    if train.images.joint_length == 1:
+        return "as needed"
+    window = min(train.window_chunks * train.images.joint_length, len(train.images)) * train.images.row_bytes / _MB
+    return f"in windows of {window:.0f} MB, of which two are in memory at once"
 
 
 def _files(opt: Params, weights: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nenya import __version__
-from nenya.errors import NenyaError
+from nenya.errors import NenyaError, OtherProcessError
 
 if TYPE_CHECKING:
     from nenya.params import Params
@@ -44,22 +44,38 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint; starts anew where there is none.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --resume: although options that matter, or the data, have changed.")
+    ] = False,
+    nproc: Annotated[
+        str,
+        typer.Option("--nproc", metavar="N|auto", help="Processes that share each batch; auto: one a GPU."),
+    ] = "1",
     settings: Settings = None,
 ) -> None:
     """Train a model: checkpoints, learning curves and their picture go to the model folder.
 
-    Ctrl-C finishes the batch, saves, and says how to go on. Without --resume, the files of an earlier run in the same
-    folder are moved aside, not overwritten.
+    Ctrl-C, SIGTERM and SIGUSR1 finish the step, save, and say how to go on (exit codes 130, 75 and 75). Without
+    --resume, the files of an earlier run in the same folder are moved aside. On several machines, start it with
+    torchrun or srun (docs/scaling.md).
 
     For example:
 
     - `nenya train opts.json --debug`
     - `nenya train opts.json --resume`
     - `nenya train opts.json --set epochs=20 --set temp=0.1`
+    - `nenya train opts.json --nproc auto`
     """
+    from nenya import launch, parallel
+    from nenya.console import silence
     from nenya.train import run
 
-    run(_options(options_file, settings), debug=debug, resume=resume)
+    processes = launch.num_processes(nproc)
+    if processes > 1:
+        raise typer.Exit(launch.start(processes, launch.without_nproc(sys.argv[1:])))
+    if not parallel.place_from_environment()[0].first:
+        silence()
+    run(_options(options_file, settings), debug=debug, resume=resume, force=force)
 
 
 @app.command()
@@ -132,13 +148,17 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: What follows ``nenya``; None takes it from the shell.
 
     Raises:
-        SystemExit: Always. 0: done; 2: a mistake of the user's, said in one message; 130: stopped by Ctrl-C;
-            1: a fault of the program.
+        SystemExit: Always. 0: done; 2: a mistake of the user's, said in one message; 130: stopped by Ctrl-C; 75:
+            stopped by SIGTERM or SIGUSR1, to be continued; 1: a fault of the program, or another process was lost.
     """
     try:
         app(_repeat_set(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except OtherProcessError as error:
+        if error.speaks:
+            _complain(str(error))
+        sys.exit(OWN_FAULT)
     except NenyaError as error:
         _complain(str(error))
         sys.exit(USER_MISTAKE)

@@ -11,10 +11,16 @@ from rich.logging import RichHandler
 console = Console(stderr=True, highlight=False)
 
 
+def silence() -> None:
+    """Say nothing in this process: of several, the first speaks for all."""
+    console.quiet = True
+    logging.getLogger("nenya").setLevel(logging.CRITICAL + 1)
+
+
 def show_log() -> None:
     """Show Nenya's log on standard error, unless the application that imports Nenya has set up logging itself."""
     logger = logging.getLogger("nenya")
-    if logger.hasHandlers():
+    if logger.hasHandlers() or console.quiet:
         return
     handler: logging.Handler
     if console.is_terminal:

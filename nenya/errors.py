@@ -27,3 +27,15 @@ class CollapseError(NenyaError):
 
 class NonFiniteLossError(NenyaError):
     """The loss became NaN or infinite."""
+
+
+class OtherProcessError(NenyaError):
+    """Another process of the run failed, or is lost.
+
+    Attributes:
+        speaks: Whether this process is the one to say so.
+    """
+
+    def __init__(self, message: str, *, speaks: bool = False) -> None:
+        super().__init__(message)
+        self.speaks = speaks

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nenya import parallel
 from nenya.errors import DataError, OptionError
 
 CONTRAST_MODES = ("all", "one")
@@ -307,14 +308,51 @@ class SupConLoss(nn.Module):
         embeddings = _flatten_features(features)  # [B, V, D]
         B, V, _ = embeddings.shape
         _check_positives_given(B, V, labels, mask)
+        num_anchors = B if self.contrast_mode == "one" else V * B
+        own = torch.arange(num_anchors, device=embeddings.device)  # the anchors are the first of the contrasts
         with _full_precision(embeddings):
-            contrasts = embeddings.transpose(0, 1).flatten(0, 1)  # [N = V B, D], view by view
-            num_anchors = B if self.contrast_mode == "one" else V * B
-            own = torch.arange(num_anchors, device=contrasts.device)  # the anchors are the first of the contrasts
-            positives = _choose_positives(own, B, V, labels, mask, contrasts.dtype)
+            positives = _choose_positives(own, B, V, labels, mask, embeddings.dtype)
             counted = self._count_anchors(positives, certain=V >= 2 and mask is None)
-            losses = anchor_losses(contrasts[:num_anchors], contrasts, own, positives, self.temperature)  # [A]
-            return self.temperature / self.base_temperature * losses[counted].mean()
+            return self._scaled(_losses_of(embeddings, own, positives, self.temperature)[counted].mean())
+
+    def share(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return this process's part of the loss of the whole batch, spread over the processes of a run.
+
+        The parts add up to what `forward` gives for the joined batch. The contrasts are all processes' embeddings, the
+        anchors this one's own, so that the work is shared and no process makes another's rows; the gradients that the
+        other processes' anchors send to these embeddings arrive in the backward pass. With one process it is `forward`.
+
+        Args:
+            features: this process's embeddings [b, V, ...], V >= 2, of one shape in every process.
+            labels: class of each of its samples [b], integers; in all processes or in none.
+
+        Returns:
+            A scalar: the sum over its anchors divided by the number of all anchors.
+
+        Raises:
+            DataError: as for `forward`, or a single view.
+        """
+        ranks = parallel.current()
+        if ranks.size == 1:
+            return self.forward(features, labels)
+        embeddings = _flatten_features(features)  # [b, V, D]
+        b, V, _ = embeddings.shape
+        _check_positives_given(b, V, labels, mask=None)
+        if V < 2:
+            raise DataError("one view in a run of several processes, expected two at least: give two views")
+        B = b * ranks.size
+        num_anchor_views = 1 if self.contrast_mode == "one" else V
+        first = ranks.rank * b + B * torch.arange(num_anchor_views, device=embeddings.device)
+        own = (first[:, None] + torch.arange(b, device=embeddings.device)).flatten()  # [A], view by view
+        with _full_precision(embeddings):
+            everyone = parallel.gather(embeddings)  # [B, V, D]
+            all_labels = None if labels is None else parallel.gather(labels.to(embeddings.device))
+            positives = _choose_positives(own, B, V, all_labels, None, embeddings.dtype)
+            losses = _losses_of(everyone, own, positives, self.temperature)
+            return self._scaled(losses.sum() / (num_anchor_views * B))
+
+    def _scaled(self, loss: Tensor) -> Tensor:
+        return self.temperature / self.base_temperature * loss
 
     def _count_anchors(self, positives: Positives, certain: bool) -> Tensor | slice:
         """Return an index of the anchors that have a positive; `certain`, if all must, spares a wait for the device."""
@@ -329,6 +367,12 @@ class SupConLoss(nn.Module):
                 "each sample, or labels or a mask that join samples of this batch"
             )
         return has_positive
+
+
+def _losses_of(embeddings: Tensor, own: Tensor, positives: Positives, temperature: float) -> Tensor:
+    """Return l [A] of the anchors at the positions `own` among the contrasts of `embeddings` [B, V, D]."""
+    contrasts = embeddings.transpose(0, 1).flatten(0, 1)  # [N = V B, D], view by view
+    return anchor_losses(contrasts.index_select(0, own), contrasts, own, positives, temperature)
 
 
 def _choose_positives(

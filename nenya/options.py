@@ -35,6 +35,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
 #: Options that `Options.derive` sets from the others where the user gave none.
 DERIVED = ("model_name", "model_folder", "latents_folder")
 
+#: Options that a resumed run may have changed: they move no number of what is trained. (Data are known by themselves.)
+HARMLESS = (
+    "images_file", "data_folder", "dataset", "num_workers", "model_root", "trial", "save_freq", "save_every_minutes",
+    "keep", "valid_freq", "print_freq", "tensorboard", "on_collapse",
+)  # fmt: skip
+
 #: Above this batch size, warm-up is on whatever `warm` says (SupContrast's rule, kept for old option files).
 WARM_BATCH_SIZE = 256
 
@@ -169,8 +175,18 @@ class Options(BaseModel):
         group="Data",
         unit="MB",
     )
+    window_mb: Annotated[int, Ge(1)] = _option(
+        256,
+        "Of a chunked dataset above cache_mb, so much is mixed at a time: the chunks are shuffled, and samples within "
+        "a window of chunks. Two windows are in memory at once.",
+        group="Data",
+        unit="MB",
+    )
     num_workers: Annotated[int, Ge(0)] = _option(
-        4, "Batches that a background thread keeps ready; 0: each is read when it is asked for.", group="Data"
+        4,
+        "Batches that a background thread keeps ready, and threads that unpack chunks (never more than processor "
+        "cores); 0: each is read when it is asked for.",
+        group="Data",
     )
 
     # Views
@@ -204,10 +220,25 @@ class Options(BaseModel):
     # Optimisation
     epochs: Annotated[int, Ge(1)] = _option(200, "Passes over the training cutouts.", group="Optimisation")
     batch_size_train: Annotated[int, Ge(2)] = _option(
-        64, "Cutouts in a training batch (each gives two views).", group="Optimisation"
+        64,
+        "Cutouts in a training batch (each gives two views); several processes share it evenly.",
+        group="Optimisation",
     )
     batch_size_valid: Annotated[int, Ge(2)] = _option(
         64, "Cutouts in a validation batch; keep it fixed between runs to compare their losses.", group="Optimisation"
+    )
+    accumulate: Annotated[int, Ge(1)] = _option(
+        1,
+        "Parts in which a batch is computed: the memory of one part, the loss and gradient of the whole batch "
+        "(batch-norm works within each part), about a third more time.",
+        group="Optimisation",
+        source="Gao et al. 2021",
+    )
+    micro_batch_size: Annotated[int, Ge(1)] | None = _option(
+        None,
+        "The same, given as the largest number of cutouts that a process computes at once; null: the whole batch.",
+        group="Optimisation",
+        unit="cutouts",
     )
     learning_rate: Annotated[float, Gt(0)] = _option(0.05, "Initial learning rate.", group="Optimisation")
     momentum: Annotated[float, Ge(0), Lt(1)] = _option(0.9, "Momentum of SGD.", group="Optimisation")
@@ -255,8 +286,22 @@ class Options(BaseModel):
         group="Run",
     )
     cuda_use: bool = _option(True, "Use the GPU, or all GPUs of the machine, where there is one.", group="Run")
-    syncBN: bool = _option(
-        False, "Common batch-norm statistics of several processes; a single process has them anyway.", group="Run"
+    compile: bool | Literal["auto"] = _option(
+        "auto",
+        "Compile the network with torch.compile: a slow first step, perhaps faster ones after. auto: where that was "
+        "measured to pay, which is nowhere so far.",
+        group="Run",
+    )
+    syncBN: bool | None = _option(
+        None,
+        "Common batch-norm statistics of several processes on GPUs; null: yes. A single process has them anyway.",
+        group="Run",
+        source="Chen et al. 2020, sec. 2.1",
+    )
+    gradient_compression: Literal["none", "bf16"] = _option(
+        "none",
+        "How several processes exchange gradients: bf16 halves what goes over the network and rounds it.",
+        group="Run",
     )
     on_collapse: Literal["stop", "warn"] = _option(
         "stop", "What to do when the validation finds the features collapsed.", group="Run"
@@ -275,6 +320,19 @@ class Options(BaseModel):
         "ckpt_epoch_{epoch}.pth is written every so many epochs (last.pth after each).",
         group="Output",
         unit="epochs",
+    )
+    save_every_minutes: Annotated[float, Gt(0)] | None = _option(
+        15.0,
+        "last.pth is written in mid-epoch too, every so many minutes; null: after each epoch only.",
+        group="Output",
+        unit="minutes",
+    )
+    keep: Annotated[int, Ge(1)] | None = _option(
+        None,
+        "Only the newest so many ckpt_epoch_{epoch}.pth of the run are kept; null: all. last.pth and the state before "
+        "it, previous.pth, are kept besides.",
+        group="Output",
+        unit="files",
     )
     valid_freq: Annotated[int, Ge(1)] = _option(
         5, "Validation every so many epochs, and after the last.", group="Output", unit="epochs"
@@ -383,8 +441,6 @@ class Options(BaseModel):
             idle["dataset"] = "images_file names the file"
         if not self.warms_up:
             idle |= dict.fromkeys(("warm_epochs", "warmup_from"), "no warm-up")
-        if self.syncBN:
-            idle["syncBN"] = "one process has common statistics anyway"
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         named = [f"{name} ({why})" for name, why in idle.items() if getattr(self, name) != defaults[name]]
         if not self.cosine and self.lr_decay_epochs[0] >= self.epochs:

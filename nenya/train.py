@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import os
+import signal
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from nenya import __version__
-from nenya.console import show_log
+from nenya import __version__, parallel
+from nenya.console import show_log, silence
 from nenya.data.images import dataset_names, has_dataset
 from nenya.data.loaders import ViewLoader, nenya_loader
 from nenya.errors import CollapseError, DataError, NonFiniteLossError, OptionError
 from nenya.files import set_aside, sole_writer, sweep
 from nenya.models.resnet_big import SupConResNet
-from nenya.options import DERIVED, nearest
+from nenya.options import DERIVED, HARMLESS, nearest
 from nenya.params import Params, complete_options, option_preprocess
 from nenya.training import curves as curve_files
 from nenya.training import events
-from nenya.training.checkpoint import LAST, checkpoints, epoch_file, newest_whole, restore, write_checkpoint
+from nenya.training.checkpoint import (
+    LAST,
+    checkpoints,
+    drop_old_epochs,
+    epoch_file,
+    keep_previous,
+    newest_whole,
+    restore,
+    write_checkpoint,
+)
 from nenya.training.curves import Curves, load_curves, picture_file
 from nenya.training.epoch import train_epoch, validate
+from nenya.training.gradients import distribute, num_parts
 from nenya.training.health import Health, collapse
 from nenya.training.optim import adjust_learning_rate, set_optimizer
 from nenya.training.report import describe_epoch, describe_health, describe_run
-from nenya.training.runtime import Interruption, choose_device, seed_everything
+from nenya.training.runtime import Interruption, choose_device, peak_memory, seed_everything, settle_arithmetic
 from nenya.training.step import set_model
 
 logger = logging.getLogger(__name__)
 
 OPTIONS_FILE = "options.json"
 DEBUG_EPOCHS, DEBUG_BATCHES = 2, 4
+
+#: Exit code of a run that SIGTERM or SIGUSR1 stopped and --resume continues: EX_TEMPFAIL of sysexits.h, "try again".
+TO_BE_CONTINUED = 75
 
 
 @dataclass
@@ -52,9 +69,13 @@ class Run:
         criterion: The loss.
         optimizer: Of the model's parameters.
         device: Where it runs.
+        data: What tells the training data from others.
+        network: What is trained: the model, with several processes inside `DistributedDataParallel`.
         epoch: Epochs that are complete.
         partial_losses: Losses of the batches done of the next epoch.
+        epoch_files: Names of the checkpoints of single epochs that the run has written and kept, oldest first.
         curves: What has been recorded.
+        saved_at: When a checkpoint was written last, on a clock that is never set back, seconds.
     """
 
     opt: Params
@@ -64,9 +85,13 @@ class Run:
     criterion: nn.Module
     optimizer: Optimizer
     device: torch.device
+    data: str
+    network: nn.Module
     epoch: int = 0
     partial_losses: list[float] = field(default_factory=list)
+    epoch_files: list[str] = field(default_factory=list)
     curves: Curves = field(default_factory=Curves)
+    saved_at: float = field(default_factory=time.monotonic)
 
     @property
     def folder(self) -> Path:
@@ -85,17 +110,19 @@ def main(opts_file: str | os.PathLike[str], debug: bool = False) -> None:
         NenyaError: A mistake in the options or the data, a collapsed or diverged run, or a full disk; the message
             says what to do.
         KeyboardInterrupt: After Ctrl-C, once everything is saved.
+        SystemExit: After SIGTERM or SIGUSR1, once everything is saved; code 75.
     """
     run(Params(opts_file), debug=debug)
 
 
-def run(opt: Params, *, debug: bool = False, resume: bool = False) -> Run:
-    """Train a model; what `main` and ``nenya train`` call.
+def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool = False) -> Run:
+    """Train a model; what `main` and ``nenya train`` call, in each process where there are several.
 
     Args:
         opt: The options; not changed.
         debug: As for `main`.
         resume: Go on from the newest whole checkpoint in the model folder, if there is one.
+        force: Resume although options that matter, or the data, have changed.
 
     Returns:
         The finished run.
@@ -103,6 +130,7 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False) -> Run:
     Raises:
         NenyaError: As for `main`.
         KeyboardInterrupt: As for `main`.
+        SystemExit: As for `main`.
     """
     show_log()
     started = time.perf_counter()
@@ -111,19 +139,20 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False) -> Run:
         raise OptionError("a debug run has nothing to resume: give either debug or resume.")
     if debug:
         shorten(opt)
-    option_preprocess(opt)
-    if opt.tensorboard:
-        events.require_tensorboard()
-    with sole_writer(opt.model_folder), Interruption() as interruption:
-        sweep(opt.model_folder)
-        state = prepare(opt, max_batches=DEBUG_BATCHES if debug else None)
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(parallel.join(opt.cuda_use))
+        if not ranks.first:
+            silence()
+        parallel.together(lambda: claim_folder(opt, stack))
+        interruption = stack.enter_context(Interruption())
+        state = parallel.together(lambda: prepare(opt, max_batches=DEBUG_BATCHES if debug else None))
         logger.info("nenya %s", __version__)
         for line in describe_run(opt, state.train, state.valid, state.model, state.device):
             logger.info(line)
-        if not (resume and go_on(state)) and not debug:  # a debug run writes over the one before
-            start_over(state)
-        opt.save(state.folder / OPTIONS_FILE)
-        writer = events.EventWriter(state.folder, state.epoch + 1) if opt.tensorboard else None
+        parallel.together(lambda: begin(state, debug=debug, resume=resume, force=force))
+        share_position(state)
+        state.network = distribute(state.model, opt, state.train.batch_size, state.device)
+        writer = events.EventWriter(state.folder, state.epoch + 1) if opt.tensorboard and ranks.first else None
         try:
             train_all(state, interruption, writer, on_collapse="warn" if debug else opt.on_collapse)
         finally:
@@ -131,6 +160,34 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False) -> Run:
                 writer.close()
         summarise(state, time.perf_counter() - started)
     return state
+
+
+def claim_folder(opt: Params, stack: contextlib.ExitStack) -> None:
+    """Complete the options and take the model folder for this run, until the stack is left."""
+    option_preprocess(opt)
+    if opt.tensorboard:
+        events.require_tensorboard()
+    if parallel.current().first:
+        stack.enter_context(sole_writer(opt.model_folder))
+        sweep(opt.model_folder)
+
+
+def begin(state: Run, *, debug: bool, resume: bool, force: bool) -> None:
+    """Find the position to go on from, or clear the folder for a new run; in the first process, for all."""
+    if not parallel.current().first:
+        return
+    if not (resume and go_on(state, force=force)) and not debug:  # a debug run writes over the one before
+        start_over(state)
+    state.opt.save(state.folder / OPTIONS_FILE)
+
+
+def share_position(state: Run) -> None:
+    """Let the other processes begin where the first does; the weights follow when the model is distributed."""
+    position = state.epoch, state.partial_losses, state.epoch_files, state.curves
+    state.epoch, state.partial_losses, state.epoch_files, state.curves = parallel.from_first(position)
+    momentum = parallel.from_first(state.optimizer.state_dict() if parallel.current().first else {})
+    if not parallel.current().first:
+        state.optimizer.load_state_dict(momentum)
 
 
 def shorten(opt: Params) -> None:
@@ -158,11 +215,23 @@ def prepare(opt: Params, max_batches: int | None = None) -> Run:
     for loader in (train, valid):
         if loader is not None:
             loader.max_batches = max_batches
+    num_parts(opt, train.batch_size)  # refuses contradictory options before anything is built
     opt.nchannels = train.images.num_channels
     seed_everything(opt.seed)
+    device = choose_device(opt.cuda_use)
+    settle_arithmetic(opt.precision, device)
     model, criterion = set_model(opt, cuda_use=opt.cuda_use)
     optimizer = set_optimizer(opt, model)
-    return Run(opt, train, valid, model, criterion, optimizer, choose_device(opt.cuda_use))
+    return Run(opt, train, valid, model, criterion, optimizer, device, fingerprint(train), network=model)
+
+
+def fingerprint(train: ViewLoader) -> str:
+    """What tells training data from others, whatever the file is called: shape, type, usable cutouts, some pixels."""
+    images = train.images
+    rows = images.usable
+    some = rows[np.linspace(0, len(rows) - 1, 16).astype(np.int64)]
+    checksum = zlib.crc32(images.read(some).tobytes(), zlib.crc32(rows.tobytes()))
+    return f"{len(rows)} usable cutouts of {images.shape} {images.dtype}, checksum {checksum:08x}"
 
 
 def open_loaders(opt: Params) -> tuple[ViewLoader, ViewLoader | None]:
@@ -213,8 +282,13 @@ def start_over(state: Run) -> None:
         logger.warning("the folder held an earlier run (not resumed): its files are in %s now", aside)
 
 
-def go_on(state: Run) -> bool:
-    """Go on from the newest whole checkpoint; False if there is none."""
+def go_on(state: Run, *, force: bool = False) -> bool:
+    """Go on from the newest whole checkpoint; False if there is none.
+
+    Raises:
+        CheckpointError: There are checkpoints, but none is whole or fits.
+        OptionError: Options that matter, or the data, have changed, and `force` is not given.
+    """
     found = newest_whole(state.folder)
     if found is None:
         others = sorted(path.parent.name for path in state.folder.parent.glob(f"*/{LAST}"))
@@ -222,12 +296,19 @@ def go_on(state: Run) -> bool:
         logger.warning("nothing to resume in %s: starting with epoch 1.%s", state.folder, beside)
         return False
     path, checkpoint = found
+    changed = changed_options(checkpoint["opt"], state.opt) + changed_data(checkpoint.get("data"), state.data)
+    if changed and not force:
+        listed = "\n".join(f"  {change}" for change in changed)
+        raise OptionError(
+            f"the options are not those that {path} was trained with, so that the run would not be the one that began:"
+            f"\n{listed}\nGive the old values, or resume with --force, or begin a new run with another trial."
+        )
     restore(state.model, state.optimizer, checkpoint, path)
     state.epoch = checkpoint["epoch"]
     state.partial_losses = checkpoint.get("partial_losses", [])
-    changed = changed_options(checkpoint["opt"], state.opt)
+    state.epoch_files = checkpoint.get("epoch_files", [])
     if changed:
-        logger.warning("options changed since the checkpoint: %s", "; ".join(changed))
+        logger.warning("changed since the checkpoint: %s", "; ".join(changed))
     if changed and state.partial_losses:
         logger.warning("the epoch that was under way begins anew, since its batches may not be the same")
         state.partial_losses = []
@@ -240,12 +321,20 @@ def go_on(state: Run) -> bool:
 
 
 def changed_options(before: dict[str, Any], opt: Params) -> list[str]:
-    """Options that differ from those of a checkpoint, in words; names and folders apart."""
+    """Options that matter and differ from those of a checkpoint, in words."""
+    harmless = {*DERIVED, *HARMLESS}
+    if not opt.cosine:
+        harmless.add("epochs")  # only the cosine depends on the length of the run
     return [
         f"{name} {before[name]!r} -> {value!r}"
         for name, value in opt.dict.items()
-        if name in before and before[name] != value and name not in DERIVED
+        if name in before and before[name] != value and name not in harmless
     ]
+
+
+def changed_data(before: str | None, now: str) -> list[str]:
+    """The same for the training data; older checkpoints do not tell theirs."""
+    return [f"training data: {before} -> {now}"] if before is not None and before != now else []
 
 
 def earlier_curves(state: Run) -> Curves:
@@ -272,24 +361,34 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
     opt = state.opt
     if state.epoch == 0 and not state.partial_losses:
         check_health(state, writer, on_collapse="ignore")
+        parallel.together(lambda: write_curves(state))  # a run that goes on in mid-epoch could not measure it again
+
+    def pause(step_losses: list[float]) -> bool:
+        """Save in mid-epoch when it is time; True if the run is to stop."""
+        stop, due = parallel.any_of(interruption.requested, parallel.current().first and save_is_due(state))
+        if due and not stop and len(step_losses) < len(state.train):
+            state.partial_losses = list(step_losses)
+            save(state)
+        return stop
+
     while state.epoch < opt.epochs:
         epoch = state.epoch + 1
         adjust_learning_rate(opt, state.optimizer, epoch)
         done = train_epoch(
             state.train,
-            state.model,
+            state.network,
             state.criterion,
             state.optimizer,
             epoch,
             opt,
             device=state.device,
             earlier=state.partial_losses,
-            stop=lambda: interruption.requested,
+            pause=pause,
         )
         if not done.complete:
             state.partial_losses = done.step_losses
             save(state)
-            stop_here(state)
+            stop_here(state, interruption)
         state.epoch, state.partial_losses = epoch, []
         rate = state.optimizer.param_groups[0]["lr"]
         state.curves.train.add(epoch, done)
@@ -299,8 +398,14 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
         if epoch % opt.valid_freq == 0 or epoch == opt.epochs:
             check_health(state, writer, on_collapse)
         save(state)
-        if interruption.requested and epoch < opt.epochs:
-            stop_here(state)
+        if epoch < opt.epochs and parallel.any_of(interruption.requested)[0]:
+            stop_here(state, interruption)
+
+
+def save_is_due(state: Run) -> bool:
+    """Whether `save_every_minutes` have passed since the last checkpoint."""
+    minutes = state.opt.save_every_minutes
+    return minutes is not None and time.monotonic() - state.saved_at >= 60 * minutes
 
 
 def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str) -> None:
@@ -311,6 +416,7 @@ def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str
     """
     if state.valid is None:
         return
+    parallel.same_buffers(state.model)  # each process has kept running statistics of its own share
     done = validate(state.valid, state.model, state.criterion, state.opt, device=state.device)
     assert done.health is not None  # our models have an encoder
     state.curves.health[state.epoch] = done.health
@@ -332,8 +438,10 @@ def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str
     if on_collapse == "warn":
         logger.warning(advice)
         return
-    state.curves.save(state.folder, state.opt.model_name)
-    raise CollapseError(f"{advice} The curves are in {picture_file(state.folder, state.opt.model_name)}.")
+    write_curves(state)
+    raise parallel.common(
+        CollapseError(f"{advice} The curves are in {picture_file(state.folder, state.opt.model_name)}.")
+    )
 
 
 def save(state: Run) -> None:
@@ -343,32 +451,65 @@ def save(state: Run) -> None:
         NonFiniteLossError: The weights are not finite; nothing is written over a good checkpoint.
     """
     if not all(bool(torch.isfinite(weights).all()) for weights in state.model.state_dict().values()):
-        raise NonFiniteLossError(
-            f"the weights are not finite after epoch {state.epoch}: the training diverged in its last batches. Lower "
-            "learning_rate or warm up (warm: true). The checkpoints written before are whole."
+        raise parallel.common(
+            NonFiniteLossError(
+                f"the weights are not finite after epoch {state.epoch}: the training diverged in its last batches. "
+                "Lower learning_rate or warm up (warm: true). The checkpoints written before are whole."
+            )
         )
-    opt = state.opt
-    if state.curves.train.epochs:
-        state.curves.save(state.folder, opt.model_name)
-    files = [state.folder / LAST]
-    if state.epoch % opt.save_freq == 0 and not state.partial_losses:
-        files.append(epoch_file(state.folder, state.epoch))
+    parallel.together(lambda: write_outputs(state))  # all wait: none may end the run while a file is being written
+    state.saved_at = time.monotonic()
+
+
+def write_curves(state: Run) -> None:
+    """Write curves and their picture, where there are any; the first process does, for all."""
+    if parallel.current().first and (state.curves.train.epochs or state.curves.health):
+        state.curves.save(state.folder, state.opt.model_name)
+
+
+def write_outputs(state: Run) -> None:
+    """Write what belongs to the present position; the first process does, for all."""
+    if not parallel.current().first:
+        return
+    opt, folder = state.opt, state.folder
+    at_border = not state.partial_losses
+    if at_border:
+        write_curves(state)
+    files = [folder / LAST]
+    if at_border and state.epoch > 0 and state.epoch % opt.save_freq == 0:
+        file = epoch_file(folder, state.epoch)
+        files.insert(0, file)
+        state.epoch_files = [name for name in state.epoch_files if name != file.name] + [file.name]
+    keep_previous(folder)
     for file in files:
-        write_checkpoint(state.model, state.optimizer, opt, state.epoch, file, state.partial_losses)
+        write_checkpoint(
+            state.model,
+            state.optimizer,
+            opt,
+            state.epoch,
+            file,
+            partial_losses=state.partial_losses,
+            data=state.data,
+            epoch_files=state.epoch_files,
+        )
+    state.epoch_files = drop_old_epochs(folder, state.epoch_files, opt.keep)
 
 
-def stop_here(state: Run) -> None:
+def stop_here(state: Run, interruption: Interruption) -> None:
     """End an interrupted run whose state is saved.
 
     Raises:
-        KeyboardInterrupt: Always.
+        KeyboardInterrupt: After Ctrl-C.
+        SystemExit: After SIGTERM or SIGUSR1, with the code `TO_BE_CONTINUED`.
     """
     done = len(state.partial_losses)
     where = f"{state.epoch} epochs and {done} batches" if done else f"{state.epoch} epochs"
     logger.warning(
         "stopped after %s, saved in %s. To go on: the same command with --resume", where, state.folder / LAST
     )
-    raise KeyboardInterrupt
+    if signal.SIGINT in parallel.share_objects(interruption.signal):
+        raise KeyboardInterrupt
+    raise SystemExit(TO_BE_CONTINUED)
 
 
 def summarise(state: Run, seconds: float) -> None:
@@ -378,6 +519,7 @@ def summarise(state: Run, seconds: float) -> None:
     before, after = state.curves.health.get(0), state.curves.health.get(state.epoch)
     if before is not None and after is not None:
         logger.info("  view retrieval %s, chance %.4f", _change(before, after), after.chance_top1)
+    logger.info("  memory  %s at most", peak_memory(state.device))
     logger.info("  model   %s", state.folder / LAST)
     if state.curves.train.epochs:
         logger.info("  curves  %s", picture_file(state.folder, state.opt.model_name))

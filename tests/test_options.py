@@ -343,11 +343,9 @@ def test_warm_up_that_does_not_fit_is_shortened_aloud(load, caplog):
 
 def test_options_without_effect_are_named_once_and_kept(load, caplog):
     with caplog.at_level(logging.WARNING):
-        opt = load(
-            '{"s3_outdir": "s3://x", "modis_data": true, "syncBN": true, "lr_decay_epochs": [3], "cosine": true}'
-        )
+        opt = load('{"s3_outdir": "s3://x", "modis_data": true, "lr_decay_epochs": [3], "cosine": true}')
     assert len(caplog.records) == 1
-    for name in ("s3_outdir", "modis_data", "syncBN", "lr_decay_epochs"):
+    for name in ("s3_outdir", "modis_data", "lr_decay_epochs"):
         assert name in caplog.text
         assert name in opt.dict
 

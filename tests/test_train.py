@@ -37,6 +37,7 @@ def test_a_run_leaves_checkpoints_curves_picture_and_options(tiny):
     assert names == {
         ".lock",
         "last.pth",
+        "previous.pth",
         "ckpt_epoch_2.pth",
         "options.json",
         f"learning_curve/{name}_losses_train.h5",
@@ -134,7 +135,7 @@ def test_resuming_with_another_model_is_refused_and_loses_nothing(tiny):
     done = run(tiny(epochs=1))
     before = (done.folder / "last.pth").read_bytes()
     with pytest.raises(CheckpointError, match="does not fit"):
-        run(tiny(epochs=2, feat_dim=8, model_folder=str(done.folder)), resume=True)
+        run(tiny(epochs=2, feat_dim=8, model_folder=str(done.folder)), resume=True, force=True)
     assert (done.folder / "last.pth").read_bytes() == before
 
 
@@ -221,7 +222,7 @@ def test_a_diverging_run_stops_and_keeps_the_good_checkpoint(tiny):
     good = run(options)
     before = weights(good.folder)
     with pytest.raises(NonFiniteLossError, match=r"epoch \d+"):
-        run(tiny(epochs=4, learning_rate=1e30, model_folder=str(good.folder)), resume=True)
+        run(tiny(epochs=4, learning_rate=1e30, model_folder=str(good.folder)), resume=True, force=True)
     assert_same_weights(before, weights(good.folder))
 
 
@@ -235,7 +236,7 @@ def test_a_failing_write_keeps_what_was_there(tiny, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(NenyaError, match="No space left"):
-        run(tiny(epochs=2, model_folder=str(good.folder)), resume=True)
+        run(tiny(epochs=2, model_folder=str(good.folder)), resume=True, force=True)
     assert (good.folder / "last.pth").read_bytes() == before
     assert not list(good.folder.glob(".last*"))
 
@@ -317,9 +318,16 @@ def test_a_debug_run_has_nothing_to_resume(tiny):
         run(tiny(), debug=True, resume=True)
 
 
-def test_options_changed_on_resume_are_named_and_take_effect(tiny, caplog):
-    first = run(tiny(epochs=1))
-    resumed = run(tiny(epochs=2, momentum=0.1, model_folder=str(first.folder)), resume=True)
+def test_options_changed_on_resume_are_refused_unless_forced(tiny, caplog):
+    first = run(tiny(epochs=1, cosine=False))
+    before = (first.folder / "last.pth").read_bytes()
+    changed = tiny(epochs=2, cosine=False, momentum=0.1, save_freq=2, num_workers=0, model_folder=str(first.folder))
+    with pytest.raises(OptionError, match=r"momentum 0\.9 -> 0\.1") as refused:
+        run(changed, resume=True)
+    for harmless in ("epochs", "save_freq", "num_workers"):
+        assert harmless not in str(refused.value)
+    assert (first.folder / "last.pth").read_bytes() == before
+    resumed = run(changed, resume=True, force=True)
     assert "momentum 0.9 -> 0.1" in caplog.text
     assert resumed.optimizer.param_groups[0]["momentum"] == 0.1
 
@@ -335,7 +343,7 @@ def test_an_epoch_under_way_begins_anew_if_its_batches_would_differ(tiny, monkey
         run(tiny(epochs=1))
     monkeypatch.setattr(torch.optim.SGD, "step", original)
     (folder,) = (path.parent for path in Path(tiny().model_root).glob("*/last.pth"))
-    resumed = run(tiny(epochs=1, batch_size_train=12, model_folder=str(folder)), resume=True)
+    resumed = run(tiny(epochs=1, batch_size_train=12, model_folder=str(folder)), resume=True, force=True)
     assert "begins anew" in caplog.text
     assert len(resumed.curves.train.loss_step) == 2
 
@@ -362,7 +370,7 @@ def test_damaged_curves_do_not_stand_in_the_way_of_a_whole_checkpoint(tiny, capl
             steps = file["loss_step_train"][:2]
             del file["loss_step_train"]
             file["loss_step_train"] = steps
-    assert run(tiny(epochs=3, model_folder=str(done.folder)), resume=True).epoch == 3
+    assert run(tiny(epochs=3, model_folder=str(done.folder)), resume=True, force=True).epoch == 3
     assert ("hold 0 of 2 epochs" if damage == "missing" else "begin anew") in caplog.text
 
 

@@ -159,11 +159,11 @@ class Views:
 
     def _draw_window(self, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Window sides and centre offsets [M, 2] (y, x) in pixels, from uniform numbers [M, 4]."""
-        frame = torch.tensor([self.height, self.width], dtype=torch.float64, device=draws.device)
+        frame = _pair(self.height, self.width, draws)
         if self.crop is None:
             return frame.expand(len(draws), 2), torch.zeros_like(draws[:, :2])
         trim = torch.floor(draws[:, 0:2] * (self.crop.max_trim + 1))
-        window = torch.tensor(self.crop.window, dtype=torch.float64, device=draws.device) - trim
+        window = _pair(*self.crop.window, draws) - trim
         margin = torch.floor((frame - window) / 2)
         reach = torch.full_like(margin, float(self.crop.max_shift))
         if self.crop.inside:
@@ -191,6 +191,11 @@ class Views:
         grid = F.affine_grid(maps, [len(images), images.shape[1], *fine], align_corners=False)
         warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         return F.avg_pool2d(warped, samples) if samples > 1 else warped
+
+
+def _pair(y: int, x: int, like: Tensor) -> Tensor:
+    """[2], of the type and on the device of another tensor; filled there, so that the host waits for no copy."""
+    return torch.stack((torch.full_like(like[0, 0], y), torch.full_like(like[0, 0], x)))
 
 
 def affine_map(window: Tensor, centre: Tensor, angle: Tensor, sign: Tensor, height: int, width: int) -> Tensor:

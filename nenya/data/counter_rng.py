@@ -38,7 +38,7 @@ def keys(*parts: int | Tensor) -> Tensor:
     for part in parts:
         # as a tensor, whose products wrap around at 2^64 as the hash wants them to
         number = torch.as_tensor(part, dtype=torch.int64)
-        key = _mix(key.to(number.device) + _mix((number + 1) * _GOLDEN))
+        key = _mix(key + _mix((number + 1) * _GOLDEN))
     return key
 
 

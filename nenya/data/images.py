@@ -1,17 +1,24 @@
-"""Imagery as scientists have it: an HDF5 dataset of cutouts -> float32 ``[B, C, H, W]``, gaps filled, labels beside."""
+"""Imagery as scientists have it: an HDF5 dataset of cutouts -> pixels ``[B, C, H, W]``, labels beside."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from nenya.data.chunks import ChunkReader, is_stored_plainly, require_codecs
+from nenya.data.pixels import Decoder, travelling_type
 from nenya.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +32,7 @@ class ImageFile:
 
     A contiguous dataset is memory-mapped, a chunked one read a chunk at a time; one of at most `cache_mb` is kept in
     memory as it is stored. The file opens on first use, once per process; a pickled `ImageFile` carries the path only.
+    Any number of threads may read at once.
 
     Missing pixels (NaN, infinite, or equal to the dataset's ``_FillValue`` or ``missing_value`` attribute) become the
     mean of the channel's valid pixels in that cutout. Attributes ``scale_factor`` and ``add_offset`` (CF packing) are
@@ -37,6 +45,7 @@ class ImageFile:
         max_nodata: Cutouts with a larger share of missing pixels, 0 to 1, or without a valid pixel in some channel,
             are not among `usable`.
         cache_mb: Largest dataset, in MB as stored in memory, that is kept there.
+        num_threads: Threads that unpack chunks while the whole dataset is read: into memory, or for `usable`.
 
     Attributes:
         num_channels: C.
@@ -45,9 +54,11 @@ class ImageFile:
         dtype: Type of the stored pixels.
         num_bytes: Size of the dataset, as stored in memory.
         in_memory: Whether it is kept in memory.
+        decoder: What the stored pixels mean: it makes float32 of those that `read_stored` gives.
 
     Raises:
-        DataError: No such file, not HDF5, no such dataset, of wrong rank or type, or empty.
+        DataError: No such file, not HDF5, no such dataset, of wrong rank or type, empty, or packed by a codec that is
+            not installed.
     """
 
     def __init__(
@@ -58,24 +69,32 @@ class ImageFile:
         scale: float = 1.0,
         max_nodata: float = 0.5,
         cache_mb: int = 1024,
+        num_threads: int = 1,
     ) -> None:
         self.path = Path(path)
         self.key = key
         self.scale = scale
         self.max_nodata = max_nodata
-        self._opened: tuple[int, npt.NDArray[Any] | h5py.Dataset | None] = (-1, None)  # process and source
+        self.num_threads = num_threads
+        self._opened: tuple[int, npt.NDArray[Any] | ChunkReader | None] = (-1, None)  # process and source
         self._usable: npt.NDArray[np.int64] | None = None
         with _open(self.path) as file:
             dataset = _find(file, key, self.path)
             self.shape = _cutout_shape(dataset, self.path, key)
+            require_codecs(dataset, self.path)
             self.dtype: np.dtype[Any] = dataset.dtype
             self.chunk_length: int | None = dataset.chunks[0] if dataset.chunks else None
-            self._fill = [number for name in _FILL_ATTRIBUTES for number in _numbers(dataset, name, self.path)]
-            self._factor = _number(dataset, "scale_factor", self.path, default=1.0)
-            self._offset = _number(dataset, "add_offset", self.path, default=0.0)
+            self.decoder = Decoder.of(
+                self.dtype,
+                [number for name in _FILL_ATTRIBUTES for number in _numbers(dataset, name, self.path)],
+                factor=_number(dataset, "scale_factor", self.path, default=1.0),
+                offset=_number(dataset, "add_offset", self.path, default=0.0),
+                scale=scale,
+            )
         _, self.num_channels, self.height, self.width = self.shape
         self.num_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         self.in_memory = self.num_bytes <= cache_mb * 2**20
+        self._travelling = travelling_type(self.dtype)
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_opened": (-1, None)}
@@ -102,6 +121,24 @@ class ImageFile:
         """Number of cutouts that are not usable."""
         return len(self) - len(self.usable)
 
+    @property
+    def joint_length(self) -> int:
+        """Number of cutouts that are stored together and cost as much to read as one of them.
+
+        The length of a chunk; 1 where each can be read on its own: in memory, memory-mapped, in a chunk of its own.
+        """
+        return 1 if self.in_memory or self.chunk_length is None else self.chunk_length
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether cutouts are read from the file in chunks, which may need unpacking."""
+        return self.chunk_length is not None and not self.in_memory
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a cutout as `read_stored` gives it."""
+        return int(np.prod(self.shape[1:])) * self._travelling.itemsize
+
     def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Read cutouts, gaps filled, scaled.
 
@@ -114,13 +151,57 @@ class ImageFile:
         Raises:
             DataError: The file cannot be read any more.
         """
-        try:
-            return self._to_float(self._read_stored(np.asarray(rows)))
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"{self.path}: dataset {self.key!r} cannot be read at rows {_few(rows)}: {error}. "
-                "The file was damaged, moved or replaced; check it with h5dump and start again with --resume."
-            ) from error
+        pixels: npt.NDArray[np.float32] = self.to_float(torch.from_numpy(self.read_stored(rows))).numpy()
+        return pixels
+
+    def to_float(self, stored: Tensor) -> Tensor:
+        """Make float32 of what `read_stored` gives: packing undone, gaps filled, scaled.
+
+        Args:
+            stored: Pixels as stored [B, C, H, W], on any device; not changed.
+
+        Returns:
+            [B, C, H, W], float32, on the same device; `stored` itself where there is nothing to do.
+        """
+        return self.decoder.to_float(stored)
+
+    def read_stored(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Read cutouts as they are stored, each chunk once.
+
+        Args:
+            rows: Row numbers [B], any order, repetition allowed.
+
+        Returns:
+            Pixels [B, C, H, W], in the file's type, native byte order; types that torch does not compute in are
+            widened. Always a new array.
+
+        Raises:
+            DataError: The file cannot be read any more.
+        """
+        stored, parts = self._reading(rows)
+        for part in parts:
+            part()
+        return stored
+
+    def begin_reading(self, rows: npt.NDArray[np.int64], threads: Executor) -> Callable[[], npt.NDArray[Any]]:
+        """Let threads read cutouts as `read_stored` does, each chunk in one go.
+
+        Args:
+            rows: Row numbers [B], any order, repetition allowed.
+            threads: They unpack the chunks.
+
+        Returns:
+            A function that waits until all are read and returns them; it raises what `read_stored` would.
+        """
+        stored, parts = self._reading(rows)
+        futures = [threads.submit(part) for part in parts]
+
+        def wait() -> npt.NDArray[Any]:
+            for future in futures:
+                future.result()
+            return stored
+
+        return wait
 
     def labels(self, key: str) -> npt.NDArray[np.int64]:
         """Read the label of every cutout in the file.
@@ -149,39 +230,18 @@ class ImageFile:
             )
         return labels
 
-    def _to_float(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        missing = self._missing(stored)
-        # float64 only where packing needs it: a float32 product would round values near 300 K to a few 1e-5 K
-        packed = (self._factor, self._offset, self.scale) != (1.0, 0.0, 1.0)
-        values = (stored.astype(np.float64) * self._factor + self._offset) * self.scale if packed else stored
-        with np.errstate(over="ignore"):  # what is beyond float32's range is missing
-            pixels = values.astype(np.float32)
-        if missing is not None and missing.any():
-            _fill_with_mean(pixels, missing)
-        return pixels
-
-    def _missing(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-        """Mask of missing pixels, or None where the type and the attributes rule them out."""
-        is_float = self.dtype.kind == "f"
-        if not is_float and not self._fill:
-            return None
-        with np.errstate(over="ignore"):  # a float64 beyond float32's range is no measurement either
-            missing = ~np.isfinite(stored.astype(np.float32)) if is_float else np.zeros(stored.shape, dtype=bool)
-        for value in self._fill:
-            missing |= stored == (self.dtype.type(value) if is_float else value)
-        return missing
-
     def _look_through(self) -> npt.NDArray[np.int64]:
-        if self.dtype.kind != "f" and not self._fill:
+        if not self.decoder.may_miss:
             return np.arange(len(self))
-        shares, empty_channel = [], []
+        counts = []
         for start, stop in self._blocks():
-            missing = self._missing(self._read_block(start, stop))
+            missing = self.decoder.missing(torch.from_numpy(self._read_block(start, stop)))
             assert missing is not None
-            shares.append(missing.mean(axis=(1, 2, 3)))  # in one go: a mean of means is off by a rounding
-            empty_channel.append(np.any(missing.all(axis=(2, 3)), axis=1))
-        share = np.concatenate(shares)
-        usable = np.flatnonzero((share <= self.max_nodata) & ~np.concatenate(empty_channel))
+            counts.append(missing.sum(dim=(2, 3)).numpy())
+        num_missing = np.concatenate(counts)  # [N, C]
+        share = num_missing.sum(axis=1) / np.prod(self.shape[1:])
+        empty_channel = (num_missing == self.height * self.width).any(axis=1)
+        usable = np.flatnonzero((share <= self.max_nodata) & ~empty_channel)
         if not len(usable):
             raise DataError(
                 f"{self.path}: no cutout of {self.key!r} is usable: all {len(self)} miss more than max_nodata = "
@@ -209,43 +269,98 @@ class ImageFile:
             yield start, min(start + step, len(self))
 
     def _read_block(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Read cutouts `start` to `stop`, which end at chunks' borders, as `read_stored` gives them."""
         try:
-            pixels = self._source()[start:stop]
+            source = self._source()
+            if isinstance(source, ChunkReader):
+                pixels = self._read_whole(source, start, stop, self._travelling)
+            else:
+                pixels = source[start:stop].astype(self._travelling)
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"{self.path}: dataset {self.key!r} cannot be read at rows {start} to {stop - 1}: {error}. "
                 "The file is damaged; copy or make it anew."
             ) from error
-        return np.asarray(pixels).reshape(stop - start, *self.shape[1:])
+        return pixels.reshape(stop - start, *self.shape[1:])
 
-    def _read_stored(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        source = self._source()
+    def _reading(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], list[Callable[[], None]]]:
+        """An array for the pixels of `rows` [B, C, H, W], and the parts of the work that fill it, in any order."""
+        rows = np.asarray(rows)
+        with self._reads(rows):
+            source = self._source()
+        stored = np.empty((len(rows), *self.shape[1:]), self._travelling)
         if isinstance(source, np.ndarray):
-            return source[rows].reshape(len(rows), *self.shape[1:])
-        # Decompression works on whole chunks: touch each once and pick all rows that lie in it.
-        length = self.chunk_length or 1
-        stored = np.empty((len(rows), *source.shape[1:]), self.dtype)
-        for chunk in np.unique(rows // length):
-            places = np.flatnonzero(rows // length == chunk)
-            start = int(chunk) * length
-            stored[places] = source[start : start + length][rows[places] - start]
-        return stored.reshape(len(rows), *self.shape[1:])
+            pixels = source
 
-    def _source(self) -> npt.NDArray[Any] | h5py.Dataset:
-        """The pixels: in memory, memory-mapped, or as an open dataset; opened once per process."""
+            def pick() -> None:
+                stored[...] = pixels[rows].reshape(stored.shape)
+
+            return stored, [pick]
+
+        # Unpacking works on whole chunks: touch each once and pick all rows that lie in it.
+        chunks = source
+
+        def unpack(places: npt.NDArray[np.intp]) -> None:
+            start = int(rows[places[0]]) // chunks.length * chunks.length
+            with self._reads(rows):
+                block = chunks.read(start, min(start + chunks.length, len(self)))
+            stored[places] = block[rows[places] - start].reshape(len(places), *self.shape[1:])
+
+        numbers = rows // chunks.length
+        order = np.argsort(numbers, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(rows) else []
+        return stored, [functools.partial(unpack, places) for places in groups]
+
+    @contextlib.contextmanager
+    def _reads(self, rows: npt.NDArray[np.int64]) -> Iterator[None]:
+        """Say which rows could not be read."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"{self.path}: dataset {self.key!r} cannot be read at rows {_few(rows)}: {error}. "
+                "The file was damaged, moved or replaced; check it with h5dump and start again with --resume."
+            ) from error
+
+    def _source(self) -> npt.NDArray[Any] | ChunkReader:
+        """The pixels: in memory, memory-mapped, or in an open dataset; opened once per process."""
         pid, source = self._opened
         if source is None or pid != os.getpid():
             source = self._open_source()
             self._opened = os.getpid(), source  # in one step: other threads see all of it or nothing
         return source
 
-    def _open_source(self) -> npt.NDArray[Any] | h5py.Dataset:
+    def _open_source(self) -> npt.NDArray[Any] | ChunkReader:
         file = _open(self.path)
         dataset = _find(file, self.key, self.path)
-        pixels = dataset[...] if self.in_memory else _memory_map(dataset, self.path)
-        if pixels is None:
-            return dataset  # which keeps the file open
+        require_codecs(dataset, self.path)  # in this process too
+        if self.in_memory:
+            pixels = self._load(dataset)
+        else:
+            mapped = _memory_map(dataset, self.path)
+            if mapped is None:
+                return ChunkReader(dataset)  # which keeps the file open
+            pixels = mapped
         file.close()
+        return pixels
+
+    def _load(self, dataset: h5py.Dataset) -> npt.NDArray[Any]:
+        """The whole dataset, as stored."""
+        if dataset.chunks is None:
+            return np.asarray(dataset[...])
+        return self._read_whole(ChunkReader(dataset), 0, len(self), self.dtype)
+
+    def _read_whole(self, source: ChunkReader, start: int, stop: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Read cutouts `start` to `stop`, which end at chunks' borders: several chunks at once."""
+        pixels = np.empty((stop - start, *self.shape[1:]), dtype)
+        step = self.chunk_length or stop - start
+
+        def fill(first: int) -> None:
+            block = source.read(first, min(first + step, stop))
+            pixels[first - start : first - start + len(block)] = block.reshape(len(block), *self.shape[1:])
+
+        with ThreadPoolExecutor(self.num_threads, thread_name_prefix="nenya-unpack") as threads:
+            list(threads.map(fill, range(start, stop, step)))  # which raises what they raise
         return pixels
 
 
@@ -331,19 +446,13 @@ def _memory_map(dataset: h5py.Dataset, path: Path) -> npt.NDArray[Any] | None:
     """Map an uncompressed contiguous dataset; None where its bytes do not lie in the file in one piece."""
     if dataset.chunks is not None or dataset.external is not None or dataset.is_virtual:
         return None
+    if not is_stored_plainly(dataset):
+        return None
     offset = dataset.id.get_offset()
     if offset is None:  # compact layout, or space that was never written
         return None
     mapped: npt.NDArray[Any] = np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
     return mapped
-
-
-def _fill_with_mean(pixels: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_]) -> None:
-    """Replace missing pixels by the mean of the channel's valid pixels, in place (the array is the caller's own)."""
-    valid = np.where(missing, 0.0, pixels.astype(np.float64))
-    count = np.maximum((~missing).sum(axis=(2, 3)), 1)
-    mean = (valid.sum(axis=(2, 3)) / count).astype(np.float32)
-    np.copyto(pixels, mean[:, :, None, None], where=missing)
 
 
 def _numbers(dataset: h5py.Dataset, name: str, path: Path) -> list[float]:

@@ -1,25 +1,47 @@
-"""The loader: batches of views, made on the device where the model runs, read ahead in the background."""
+"""The loader: batches of views, made on the device where the model runs, read ahead in the background.
+
+Pixels travel once, as they are stored; on the device they become float32, then views. What is cheap to read in any
+order (in memory, memory-mapped) is read a batch at a time; what is stored in chunks a window of chunks at a time, each
+chunk once an epoch, the next window while the present one is used up.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nenya import parallel
 from nenya.data.augment import TRAIN, VALID, Views
 from nenya.data.images import ImageFile
-from nenya.data.order import equal_batches, even_batches, num_even_batches, shuffled
-from nenya.errors import DataError
+from nenya.data.order import (
+    Rows,
+    equal_batches,
+    even_batches,
+    num_even_batches,
+    shuffled,
+    shuffled_windows,
+    windows_in_order,
+)
+from nenya.errors import DataError, OptionError
 from nenya.params import Params
 
 logger = logging.getLogger(__name__)
+
+#: A window holds at least so many batches, whatever its size in MB, ...
+MIN_WINDOW_BATCHES = 4
+#: ... and one of fewer chunks than this is said to mix badly.
+MIN_WINDOW_CHUNKS = 8
+
+_MB = 2**20
 
 
 class Batch(NamedTuple):
@@ -45,20 +67,30 @@ class ViewLoader:
     cutout comes once, in the file's order, with the same views at every pass, so that a curve moves only because the
     model did.
 
+    Several processes may share the work, each with a loader of its own `rank`: of every training batch each gets its
+    part, so that the parts in the order of the ranks are the batch of a single process; of validation, whole batches
+    in turn.
+
     Args:
         images: The cutouts.
         views: How to make views of them.
-        batch_size: B; reduced, aloud, where there are fewer cutouts.
+        batch_size: B, of all processes together; reduced, aloud, where there are fewer cutouts.
         train: Whether for training.
         labels: Label of every cutout of the file [N], or None.
         device: Where the views are made.
-        read_ahead: Batches that a background thread keeps ready; 0 for none.
+        read_ahead: Batches that a background thread keeps ready, and threads that unpack chunks, at most as many as
+            there are cores; 0: all is read in the calling thread.
+        window_mb: Size of the windows in which samples of a chunked dataset are mixed, MB of stored pixels.
+        rank: Number of this process, from 0.
+        num_ranks: Number of processes.
 
     Attributes:
-        max_batches: Longest pass, for a trial run; None for all batches.
+        max_batches: Longest pass of this process, for a trial run; None for all batches.
+        window_chunks: Chunks of a chunked dataset that are read and mixed together.
 
     Raises:
-        DataError: Fewer than two usable cutouts.
+        DataError: Fewer than two usable cutouts, or fewer than one for each process.
+        OptionError: The processes cannot share a training batch evenly.
     """
 
     def __init__(
@@ -71,38 +103,91 @@ class ViewLoader:
         labels: npt.NDArray[np.int64] | None = None,
         device: torch.device | str = "cpu",
         read_ahead: int = 2,
+        window_mb: int = 256,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
-        count = len(images.usable)
+        assert 0 <= rank < num_ranks
+        self.images = images
+        self.views = views
+        self.train = train
+        self.device = torch.device(device)
+        self.rank = rank
+        self.num_ranks = num_ranks
+        self.batch_size = self._fitting(batch_size)
+        self._labels = labels
+        self._read_ahead = read_ahead
+        self.window_chunks = self._mixed_chunks(window_mb) if self._in_windows else 1
+        self.max_batches: int | None = None
+        self._epoch = 1
+        self._start = 0
+
+    def _fitting(self, batch_size: int) -> int:
+        """The batch size that the data and the number of processes allow."""
+        images, ranks, count = self.images, self.num_ranks, len(self.images.usable)
         if count < 2:
             raise DataError(
                 f"{images.path}: {images.key!r} has {count} usable cutout; a contrastive loss needs at least 2."
             )
-        if train and count < batch_size:
+        if not self.train:
+            return min(batch_size, count)
+        if batch_size % ranks:
+            near = [size for size in (batch_size // ranks * ranks, -(-batch_size // ranks) * ranks) if size]
+            raise OptionError(
+                f"batch_size_train is {batch_size}, which {ranks} processes cannot share evenly: choose "
+                f"{' or '.join(map(str, near))}."
+            )
+        if count >= batch_size:
+            return batch_size
+        reduced = count // ranks * ranks
+        if not reduced:
+            raise DataError(
+                f"{images.path}: {images.key!r} has {count} usable cutouts, fewer than the {ranks} processes that are "
+                "to share them. Start fewer processes."
+            )
+        logger.warning(
+            "%s has %d usable cutouts, fewer than a batch of %d: training with batches of %d",
+            images.key, count, batch_size, reduced,
+        )  # fmt: skip
+        return reduced
+
+    def _mixed_chunks(self, window_mb: int) -> int:
+        """Chunks in a window: as many as `window_mb` holds, and enough for a few batches."""
+        images = self.images
+        chunk_bytes = images.joint_length * images.row_bytes
+        asked = window_mb * _MB // chunk_bytes
+        batches = -(-MIN_WINDOW_BATCHES * self.batch_size // images.joint_length)
+        chunks = max(asked, batches)
+        enough = min(max(batches, MIN_WINDOW_CHUNKS), -(-len(images) // images.joint_length))
+        if self.train and asked < enough:
             logger.warning(
-                "%s has %d usable cutouts, fewer than a batch of %d: training with batches of %d",
-                images.key, count, batch_size, count,
+                "%s: window_mb = %d holds %d of its chunks (%d cutouts, %.3g MB each), so batches mix the samples of "
+                "%d chunks only. Set window_mb to %d or more, or rewrite the file with shorter chunks.",
+                images.key, window_mb, asked, images.joint_length, chunk_bytes / _MB, chunks,
+                -(-enough * chunk_bytes // _MB),
             )  # fmt: skip
-        self.images = images
-        self.views = views
-        self.batch_size = min(batch_size, count)
-        self.train = train
-        self.device = torch.device(device)
-        self._labels = labels
-        self._read_ahead = read_ahead
-        self.max_batches: int | None = None
-        self._epoch = 1
-        self._start = 0
+        return chunks
 
     @property
     def num_samples(self) -> int:
         """Number of usable cutouts."""
         return len(self.images.usable)
 
+    @property
+    def num_batches(self) -> int:
+        """Number of batches in an epoch, of all processes together; a training batch that they share counts once."""
+        if self.train:
+            return self._at_most(self.num_samples // self.batch_size, self.max_batches)
+        most = None if self.max_batches is None else self.max_batches * self.num_ranks
+        return self._at_most(num_even_batches(self.num_samples, self.batch_size), most)
+
+    @staticmethod
+    def _at_most(count: int, most: int | None) -> int:
+        return count if most is None else min(count, most)
+
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
-        samples = self.num_samples
-        count = samples // self.batch_size if self.train else num_even_batches(samples, self.batch_size)
-        return count if self.max_batches is None else min(count, self.max_batches)
+        """Number of batches in an epoch that this process gets."""
+        return self.num_batches if self.train else len(range(self.rank, self.num_batches, self.num_ranks))
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the epoch of the next pass; without a call, passes count up from 1.
@@ -117,35 +202,76 @@ class ViewLoader:
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = self._epoch, self._start
         self.set_epoch(epoch + 1)
-        if self.train:
-            order = shuffled(self.images.usable, self.views.seed, epoch)
-            batches = equal_batches(order, self.batch_size)
-        else:
-            epoch = 0
-            batches = even_batches(self.images.usable, self.batch_size)
-        for rows, pixels in self._pixels(batches[start : len(self)]):
-            yield self._batch(rows, pixels, epoch)
+        windows = self._windows(epoch)
+        order = np.concatenate(windows)
+        places = self._share(np.arange(len(order)))[start:]
+        if not places:
+            return
+        batches = [order[place] for place in places]
+        reads = batches
+        if self._in_windows:
+            ends = np.cumsum([len(window) for window in windows])
+            reads = _split_at(np.concatenate(places), ends, order)
+        for rows, pixels in self._pixels(batches, reads):
+            yield self._batch(rows, pixels, epoch if self.train else 0)
 
-    def _batch(self, rows: npt.NDArray[np.int64], pixels: npt.NDArray[np.float32], epoch: int) -> Batch:
-        numbers = torch.tensor(rows, device=self.device)  # a copy: the consumer may change it
-        images = torch.from_numpy(pixels).to(self.device)
+    @property
+    def _in_windows(self) -> bool:
+        """Whether samples are stored together, so that a window of them has to be read at once."""
+        return self.images.joint_length > 1
+
+    def _windows(self, epoch: int) -> list[Rows]:
+        """All usable rows in the order of an epoch, cut where nothing that is stored together is parted."""
+        rows, length, seed = self.images.usable, self.images.joint_length, self.views.seed
+        if not self._in_windows:
+            return [shuffled(rows, seed, epoch) if self.train else rows]
+        if self.train:
+            return shuffled_windows(rows, length, self.window_chunks, seed, epoch)
+        # In the file's order nothing is mixed: enough for the next batch and for every core is enough.
+        few = max(-(-self.batch_size // length), 2 * _num_cores())
+        return windows_in_order(rows, length, min(few, self.window_chunks))
+
+    def _share(self, order: Rows) -> list[Rows]:
+        """The batches of this process, of places in the order of an epoch."""
+        if not self.train:
+            return even_batches(order, self.batch_size)[: self.num_batches][self.rank :: self.num_ranks]
+        part = self.batch_size // self.num_ranks
+        mine = slice(self.rank * part, (self.rank + 1) * part)
+        return [batch[mine] for batch in equal_batches(order, self.batch_size)[: self.num_batches]]
+
+    def _batch(self, rows: Rows, pixels: Tensor, epoch: int) -> Batch:
+        numbers = self._send(torch.tensor(rows))  # a copy: the consumer may change it
+        images = self.images.to_float(self._send(pixels))
         view1, view2 = self.views.make(images, numbers, epoch, TRAIN if self.train else VALID)
-        labels = None if self._labels is None else torch.from_numpy(self._labels[rows]).to(self.device)
+        labels = None if self._labels is None else self._send(torch.from_numpy(self._labels[rows]))
         return Batch(view1, view2, labels, numbers)
 
-    def _pixels(
-        self, batches: list[npt.NDArray[np.int64]]
-    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """Read batches in order, a few of them ahead in a background thread."""
+    def _send(self, tensor: Tensor) -> Tensor:
+        """Copy to the device; to a GPU from pinned memory, so that the host does not wait for it."""
+        return self._pinned(tensor).to(self.device, non_blocking=True)
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+    def _pixels(self, batches: list[Rows], reads: list[Rows]) -> Iterator[tuple[Rows, Tensor]]:
+        """Read batches in order, a few of them ahead in a background thread.
+
+        Args:
+            batches: Rows of each batch.
+            reads: The same rows in the same order, cut as they are to be read.
+        """
         if self._read_ahead == 0:
-            for rows in batches:
-                yield rows, self.images.read(rows)
+            yield from zip(batches, self._stream(batches, reads, None), strict=True)
             return
-        coming: deque[tuple[npt.NDArray[np.int64], Future[npt.NDArray[np.float32]]]] = deque()
         reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nenya-reader")
+        unpackers = ThreadPoolExecutor(
+            max_workers=min(self._read_ahead, _num_cores()), thread_name_prefix="nenya-unpack"
+        )  # which starts no thread before it has work
+        stream = self._stream(batches, reads, unpackers)
+        coming: deque[tuple[Rows, Future[Tensor]]] = deque()
         try:
             for rows in batches:
-                coming.append((rows, reader.submit(self.images.read, rows)))
+                coming.append((rows, reader.submit(next, stream)))
                 if len(coming) > self._read_ahead:
                     ready, future = coming.popleft()
                     yield ready, future.result()
@@ -153,7 +279,66 @@ class ViewLoader:
                 ready, future = coming.popleft()
                 yield ready, future.result()
         finally:  # also when the consumer stops in the middle
+            unpackers.shutdown(wait=True, cancel_futures=True)  # first: the reader waits for them
             reader.shutdown(wait=True, cancel_futures=True)
+
+    def _stream(self, batches: list[Rows], reads: list[Rows], threads: Executor | None) -> Iterator[Tensor]:
+        """The pixels of each batch as stored, for a GPU in pinned memory."""
+        if self._in_windows:
+            stream = _recut(self._read_windows(reads, threads), [len(rows) for rows in batches])
+        elif threads is not None and self.images.is_chunked:
+            stream = (self.images.begin_reading(rows, threads)() for rows in reads)
+        else:
+            stream = (self.images.read_stored(rows) for rows in reads)
+        for pixels in stream:
+            yield self._pinned(torch.from_numpy(pixels))
+
+    def _read_windows(self, reads: list[Rows], threads: Executor | None) -> Iterator[npt.NDArray[Any]]:
+        """Read windows, the next one while the last is used up: two are in memory at once, and never three."""
+        if threads is None:
+            for rows in reads:
+                yield self.images.read_stored(rows)
+            return
+        coming = self.images.begin_reading(reads[0], threads)
+        for following in [*reads[1:], None]:
+            window = coming()
+            if following is not None:
+                coming = self.images.begin_reading(following, threads)
+            yield window
+
+
+def _num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _split_at(places: Rows, ends: Rows, order: Rows) -> list[Rows]:
+    """The rows at rising `places` of `order`, cut at `ends`; empty pieces are left out."""
+    window = np.searchsorted(ends, places, side="right")
+    return np.split(order[places], np.flatnonzero(np.diff(window)) + 1)
+
+
+def _recut(pieces: Iterator[npt.NDArray[Any]], lengths: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
+    """Cut a sequence that comes in pieces anew.
+
+    Args:
+        pieces: Arrays [n, ...]; each is let go before the next is asked for.
+        lengths: What to cut it into; their sum is that of the n.
+
+    Yields:
+        A new array of each length.
+    """
+    piece, at = next(pieces), 0
+    for length in lengths:
+        parts = []
+        while length > 0:
+            if at == len(piece):
+                del piece
+                piece, at = next(pieces), 0
+            parts.append(piece[at : at + length].copy())  # a view would keep the whole piece in memory
+            at += len(parts[-1])
+            length -= len(parts[-1])
+        yield parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def open_images(opt: Params, *, valid: bool = False) -> ImageFile:
@@ -174,7 +359,14 @@ def open_images(opt: Params, *, valid: bool = False) -> ImageFile:
     key = opt.valid_key if valid else opt.train_key
     if key is None:
         raise DataError("valid_key is null: there is no validation set to load.")
-    images = ImageFile(opt.images_path, key, scale=opt.scale, max_nodata=opt.max_nodata, cache_mb=opt.cache_mb)
+    images = ImageFile(
+        opt.images_path,
+        key,
+        scale=opt.scale,
+        max_nodata=opt.max_nodata,
+        cache_mb=opt.cache_mb,
+        num_threads=max(1, min(opt.num_workers, _num_cores())),
+    )
     if opt.nchannels is not None and opt.nchannels != images.num_channels:
         raise DataError(
             f"{images.path}: {key!r} has {images.num_channels} channels (shape {images.shape}), "
@@ -192,7 +384,7 @@ def label_dataset(opt: Params, *, valid: bool = False) -> str:
 
 
 def nenya_loader(opt: Params, valid: bool = False) -> ViewLoader:
-    """Make the loader of the training or the validation set.
+    """Make the loader of the training or the validation set; in a run of several processes, of this one's share.
 
     Args:
         opt: The options.
@@ -203,10 +395,11 @@ def nenya_loader(opt: Params, valid: bool = False) -> ViewLoader:
         of batches.
 
     Raises:
-        OptionError: The options name no file.
+        OptionError: The options name no file, or the processes cannot share a training batch evenly.
         DataError: The imagery or the labels do not serve.
     """
     images = open_images(opt, valid=valid)
+    ranks = parallel.current()
     labels = images.labels(label_dataset(opt, valid=valid)) if opt.ssl_method == "SupCon" else None
     return ViewLoader(
         images,
@@ -216,4 +409,7 @@ def nenya_loader(opt: Params, valid: bool = False) -> ViewLoader:
         labels=labels,
         device="cuda" if opt.cuda_use and torch.cuda.is_available() else "cpu",
         read_ahead=opt.num_workers,
+        window_mb=opt.window_mb,
+        rank=ranks.rank,
+        num_ranks=ranks.size,
     )

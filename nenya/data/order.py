@@ -1,12 +1,22 @@
-"""Which sample when: the order of one epoch, a function of the seed and the epoch alone."""
+"""Which sample when: the order of one epoch, a function of the seed and the epoch alone.
+
+A file in compressed chunks cannot be read in any order: each chunk would be unpacked again for each of its samples. So
+chunks are shuffled, taken in windows, and the samples of a window are mixed; each chunk is unpacked once an epoch.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+Rows = npt.NDArray[np.int64]
 
-def shuffled(rows: npt.NDArray[np.int64], seed: int, epoch: int) -> npt.NDArray[np.int64]:
+
+def _generator(seed: int, epoch: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+
+
+def shuffled(rows: Rows, seed: int, epoch: int) -> Rows:
     """The rows in the order of an epoch.
 
     Args:
@@ -17,11 +27,67 @@ def shuffled(rows: npt.NDArray[np.int64], seed: int, epoch: int) -> npt.NDArray[
     Returns:
         A permutation of `rows` [N], the same for the same arguments on every machine.
     """
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
-    return rows[generator.permutation(len(rows))]
+    return rows[_generator(seed, epoch).permutation(len(rows))]
 
 
-def equal_batches(rows: npt.NDArray[np.int64], batch_size: int) -> list[npt.NDArray[np.int64]]:
+def shuffled_windows(rows: Rows, chunk_length: int, window_chunks: int, seed: int, epoch: int) -> list[Rows]:
+    """The rows in the order of an epoch that reads each chunk once.
+
+    Two neighbours in the file share a batch of B with probability (B - 1) / (n - 1) at most, n the rows of their
+    window; in a full shuffle it is (B - 1) / (N - 1).
+
+    Args:
+        rows: Row numbers [N], rising.
+        chunk_length: Rows in a chunk.
+        window_chunks: Chunks whose samples are mixed, at most; the windows are as even as can be.
+        seed: The run's seed.
+        epoch: Number of the epoch.
+
+    Returns:
+        The windows, whose rows together are those of `rows`. A single window is `shuffled`.
+    """
+    chunk_of_row, num_windows = _number_chunks(rows, chunk_length, window_chunks)
+    if num_windows == 1:
+        return [shuffled(rows, seed, epoch)]
+    generator = _generator(seed, epoch)
+    num_chunks = int(chunk_of_row[-1]) + 1
+    window_of_chunk = np.empty(num_chunks, np.int64)
+    for window, chunks in enumerate(np.array_split(generator.permutation(num_chunks), num_windows)):
+        window_of_chunk[chunks] = window
+    windows = _grouped(rows, window_of_chunk[chunk_of_row])
+    return [window[generator.permutation(len(window))] for window in windows]
+
+
+def windows_in_order(rows: Rows, chunk_length: int, window_chunks: int) -> list[Rows]:
+    """The rows as they are, cut so that no chunk lies in two windows.
+
+    Args:
+        rows: Row numbers [N], rising.
+        chunk_length: Rows in a chunk.
+        window_chunks: Chunks in a window, at most.
+
+    Returns:
+        The windows, whose rows in sequence are `rows`.
+    """
+    chunk_of_row, num_windows = _number_chunks(rows, chunk_length, window_chunks)
+    num_chunks = int(chunk_of_row[-1]) + 1
+    return _grouped(rows, chunk_of_row * num_windows // num_chunks)
+
+
+def _number_chunks(rows: Rows, chunk_length: int, window_chunks: int) -> tuple[Rows, int]:
+    """Which of the chunks that hold a row each row lies in [N], from 0; and the number of windows they make."""
+    chunks = rows // chunk_length
+    numbers = np.concatenate(([0], np.cumsum(np.diff(chunks) > 0)))
+    return numbers, -(-(int(numbers[-1]) + 1) // window_chunks)
+
+
+def _grouped(rows: Rows, group: Rows) -> list[Rows]:
+    """The rows of each group, in their order; no group is empty."""
+    order = np.argsort(group, kind="stable")
+    return np.split(rows[order], np.flatnonzero(np.diff(group[order])) + 1)
+
+
+def equal_batches(rows: Rows, batch_size: int) -> list[Rows]:
     """Cut into batches of one size, as training wants them: the remainder sits this epoch out.
 
     Args:
@@ -40,7 +106,7 @@ def num_even_batches(count: int, batch_size: int) -> int:
     return max(1, min(-(-count // batch_size), count // 2))
 
 
-def even_batches(rows: npt.NDArray[np.int64], batch_size: int) -> list[npt.NDArray[np.int64]]:
+def even_batches(rows: Rows, batch_size: int) -> list[Rows]:
     """Cut all rows into batches of about one size, as even as possible, as validation wants them.
 
     The contrastive loss grows with the batch, so a small last batch would pull the mean down; one of a single row has

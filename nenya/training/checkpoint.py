@@ -6,7 +6,9 @@ import logging
 import os
 import pickle
 import re
+import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from nenya.params import Params
 logger = logging.getLogger(__name__)
 
 LAST = "last.pth"
+PREVIOUS = "previous.pth"  # what `LAST` was before it was replaced, should the disk damage the newer one
 _EPOCH_FILE = re.compile(r"ckpt_epoch_(\d+)\.pth")
 
 
@@ -64,9 +67,15 @@ def write_checkpoint(
     opt: Params,
     epoch: int,
     file: str | os.PathLike[str],
-    partial_losses: list[float] | None = None,
+    *,
+    partial_losses: Sequence[float] = (),
+    data: str | None = None,
+    epoch_files: Sequence[str] = (),
 ) -> None:
     """Write a checkpoint, in the middle of an epoch too; see `save_model`.
+
+    The views and the order of the samples are functions of seed, epoch and sample, so that the position in the run is
+    all the state that an exact continuation needs beside the weights and the optimizer's.
 
     Args:
         model: As for `save_model`.
@@ -75,6 +84,8 @@ def write_checkpoint(
         epoch: Epochs that are complete.
         file: Where to.
         partial_losses: Losses of the batches done of the epoch after `epoch`.
+        data: What tells the training data from others.
+        epoch_files: Names of the checkpoints of single epochs that the run has written and kept.
 
     Raises:
         NenyaError: The file cannot be written.
@@ -84,7 +95,10 @@ def write_checkpoint(
         "model": strip_module(model.state_dict()),
         "optimizer": optimizer.state_dict(),
         "epoch": epoch,
-        "partial_losses": partial_losses or [],
+        "partial_losses": list(partial_losses),
+        "random_state": torch.get_rng_state(),
+        "data": data,
+        "epoch_files": list(epoch_files),
         "nenya_version": nenya.__version__,
     }
     with atomic_write(file) as temporary:
@@ -92,6 +106,41 @@ def write_checkpoint(
             torch.save(state, temporary)
         except RuntimeError as error:  # torch's writer reports a full disk so
             raise OSError(str(error).splitlines()[0]) from error
+
+
+def keep_previous(folder: str | os.PathLike[str]) -> None:
+    """Let `PREVIOUS` be what `LAST` is now; `LAST` stays in place until it is replaced.
+
+    Raises:
+        NenyaError: The file cannot be written.
+    """
+    last, previous = Path(folder) / LAST, Path(folder) / PREVIOUS
+    if not last.is_file():
+        return
+    with atomic_write(previous) as temporary:
+        temporary.unlink()
+        try:
+            os.link(last, temporary)  # a second name for the same bytes
+        except OSError:  # not every file system has them
+            shutil.copyfile(last, temporary)
+
+
+def drop_old_epochs(folder: str | os.PathLike[str], epoch_files: list[str], keep: int | None) -> list[str]:
+    """Remove the oldest checkpoints of single epochs that a run has written.
+
+    Args:
+        folder: The model folder.
+        epoch_files: Names of those of this run, oldest first; others in the folder are not touched.
+        keep: How many stay; None for all.
+
+    Returns:
+        Names of those that stay.
+    """
+    surplus = epoch_files[: max(0, len(epoch_files) - keep)] if keep is not None else []
+    for name in surplus:
+        if _EPOCH_FILE.fullmatch(name):
+            (Path(folder) / name).unlink(missing_ok=True)
+    return epoch_files[len(surplus) :]
 
 
 def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
@@ -203,6 +252,8 @@ def restore(model: nn.Module, optimizer: Optimizer, state: dict[str, Any], file:
             f"{file} does not fit the model of these options: {_reason(error)}. "
             "Resume with the options of the run that wrote it, or choose another trial or model_root."
         ) from error
+    if isinstance(state.get("random_state"), Tensor):
+        torch.set_rng_state(state["random_state"])
     for group, current in zip(optimizer.param_groups, settings, strict=True):
         group.update(current)  # momentum and weight decay are those of the options now, not of the checkpoint
 
@@ -220,11 +271,17 @@ def newest_whole(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] 
         CheckpointError: There are checkpoints, but none can be read.
     """
     candidates = checkpoints(folder)
+    found: list[tuple[Path, dict[str, Any]]] = []
     for path in candidates:
         try:
-            return path, read_checkpoint(path)
+            found.append((path, read_checkpoint(path)))
         except CheckpointError as error:
-            logger.warning("%s Trying the one before.", error)
+            logger.warning("%s Looking for the newest whole one.", error)
+        # the last state is the newest; the one before it may be older or newer than the newest epoch's
+        if found and (path.name == LAST or _EPOCH_FILE.fullmatch(path.name)):
+            break
+    if found:
+        return max(found, key=lambda item: _progress(item[1]))
     if candidates:
         raise CheckpointError(
             f"none of the {len(candidates)} checkpoints in {folder} can be read. Start again without --resume."
@@ -232,11 +289,17 @@ def newest_whole(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] 
     return None
 
 
+def _progress(state: dict[str, Any]) -> tuple[int, int]:
+    """How far a run was: epochs, and batches of the next one."""
+    epoch, losses = state.get("epoch"), state.get("partial_losses")
+    return (epoch if isinstance(epoch, int) else -1, len(losses) if isinstance(losses, list) else 0)
+
+
 def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
-    """The checkpoints in a model folder, newest first: `last.pth`, then those of single epochs."""
+    """The checkpoints in a model folder: `LAST`, `PREVIOUS`, then those of single epochs, newest first."""
     path = Path(folder)
     numbered = [(int(match[1]), file) for file in path.glob("*.pth") if (match := _EPOCH_FILE.fullmatch(file.name))]
-    last = [path / LAST] if (path / LAST).is_file() else []
+    last = [path / name for name in (LAST, PREVIOUS) if (path / name).is_file()]
     return last + [file for _, file in sorted(numbered, reverse=True)]
 
 

@@ -253,7 +253,8 @@ def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:
     if curves.valid.epochs:
         loss.plot(curves.valid.epochs, curves.valid.loss, "s-", color="C1", markersize=4, label="validation")
     loss.set(xlabel="epoch", ylabel="contrastive loss")
-    loss.legend(frameon=False, fontsize=8)
+    if loss.lines:
+        loss.legend(frameon=False, fontsize=8)
     if with_health:
         _draw_health(axes[1:], curves.health)
     for axis in axes[:3]:  # over epochs

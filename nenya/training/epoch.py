@@ -6,22 +6,28 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from itertools import chain, zip_longest
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nenya import parallel
 from nenya.data.loaders import Batch, ViewLoader
-from nenya.errors import DataError, NonFiniteLossError, OptionError
+from nenya.errors import DataError, NenyaError, NonFiniteLossError, OptionError
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
 from nenya.training import health
+from nenya.training.gradients import compute_gradient
 from nenya.training.meters import AverageMeter
 from nenya.training.optim import warmup_learning_rate
 from nenya.training.progress import EpochProgress
 from nenya.training.runtime import autocast, choose_device, evaluating
-from nenya.training.step import as_batch, contrastive_loss, labels_for, pair_views, stack_views
+from nenya.training.step import as_batch, labels_for, pair_views, stack_views
+
+T = TypeVar("T")
 
 #: Health is measured on at most so many validation cutouts, evenly spaced: its cost grows with their square.
 MAX_HEALTH_SAMPLES = 8192
@@ -122,20 +128,21 @@ def train_epoch(
     *,
     device: torch.device,
     earlier: Sequence[float] = (),
-    stop: Callable[[], bool] = lambda: False,
+    pause: Callable[[list[float]], bool] = lambda step_losses: False,
 ) -> Pass:
     """Train for one epoch, or for what is left of one.
 
     Args:
         loader: As for `train_model`.
-        model: On `device`.
+        model: On `device`; with several processes, in `DistributedDataParallel`.
         criterion: As for `train_model`.
         optimizer: Of the model's parameters.
         epoch: From 1.
         opt: The options.
         device: Where the model is.
         earlier: Losses of the epoch's batches that an interrupted run has done.
-        stop: Asked after every batch whether to stop there.
+        pause: Called with the losses so far whenever they have been read and found finite, in all processes at the same
+            batches: after every batch on a CPU, every `print_freq` on a GPU. The place to save; True stops there.
 
     Returns:
         The losses, those of `earlier` included.
@@ -159,20 +166,18 @@ def train_epoch(
     with watch as progress:
         for index, batch in enumerate(_timed(loader, progress), start=len(earlier)):
             warmup_learning_rate(opt, epoch, index, num_batches, optimizer)
-            with autocast(opt, device):
-                loss = contrastive_loss(model, criterion, batch, opt.ssl_method, device)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            losses.add(compute_gradient(model, criterion, batch, opt, device), batch)
             optimizer.step()
-            losses.add(loss.detach(), batch)
             # Reading a loss makes the host wait for the GPU: there it is done at print frequency only.
-            if device.type == "cpu" or (index + 1) % opt.print_freq == 0 or index + 1 == num_batches:
+            read = device.type == "cpu" or (index + 1) % opt.print_freq == 0 or index + 1 == num_batches
+            if read:
                 losses.check()
-            progress.advance(len(batch.view1), losses.latest, optimizer.param_groups[0]["lr"])
-            if stop():
+            progress.advance(losses.samples_in(batch), losses.latest, optimizer.param_groups[0]["lr"])
+            if read and pause(losses.steps):
                 break
         losses.check()
-    return _finished(losses, num_batches, progress)
+    return _finished(losses, progress, num_batches)
 
 
 def validate(
@@ -185,6 +190,8 @@ def validate(
     title: str = "validation",
 ) -> Pass:
     """Validate: evaluation mode, no gradient, the model's mode restored after.
+
+    Several processes share the batches; each returns the figures of all.
 
     Args:
         loader: As for `train_model`.
@@ -202,9 +209,9 @@ def validate(
     """
     num_batches = _length(loader)
     losses = _Losses(None)
-    features: list[tuple[Tensor, Tensor]] = []
-    stride = -(-loader.num_samples // MAX_HEALTH_SAMPLES) if isinstance(loader, ViewLoader) else 1
-    seen = 0
+    features: list[_Features] = []
+    usable = loader.images.usable if isinstance(loader, ViewLoader) else None
+    stride = 1 if usable is None else -(-len(usable) // MAX_HEALTH_SAMPLES)
     with EpochProgress(title, num_batches, print_freq=None) as progress, evaluating(model):
         for batch in _timed(loader, progress):
             with autocast(opt, device):
@@ -213,15 +220,54 @@ def validate(
             losses.add(loss, batch)
             losses.check()
             if h is not None:
-                kept = slice(-seen % stride, None, stride)  # every stride-th sample of the pass
-                features.append((pair_views(h.float())[kept].cpu(), pair_views(z.float())[kept].cpu()))
-            seen += len(batch.view1)
+                # every stride-th sample of the pass, whichever process has it
+                places = (
+                    np.arange(len(batch.rows)) if usable is None else np.searchsorted(usable, batch.rows.cpu().numpy())
+                )
+                kept = torch.from_numpy(np.flatnonzero(places % stride == 0))
+                features.append(_Features(pair_views(h.float()).cpu()[kept], pair_views(z.float()).cpu()[kept]))
             progress.advance(len(batch.view1), losses.latest, None)
-    done = _finished(losses, num_batches, progress)
-    if features and seen > 1:
-        h, z = (torch.cat(parts)[:MAX_HEALTH_SAMPLES] for parts in zip(*features, strict=True))
-        done.health = health.measure(h[:, 0], h[:, 1], z[:, 0], z[:, 1])
+    passes = parallel.share_objects(_Shard(losses.counted, features))
+    done = _finished(_merged(passes), progress)
+    done.health = parallel.from_first(_measure(passes) if parallel.current().first else None)
     return done
+
+
+class _Features(NamedTuple):
+    """Encoder features h [B, 2, F] and embeddings z [B, 2, D] of a batch's views."""
+
+    h: Tensor
+    z: Tensor
+
+
+class _Shard(NamedTuple):
+    """What one process has of a validation: loss and number of samples of each of its batches, and their features."""
+
+    counted: list[tuple[float, int]]
+    features: list[_Features]
+
+
+def _in_turn(parts: Iterable[Sequence[T]]) -> list[T]:
+    """Undo the dealing out of batches: the first of every process, the second of every process, and so on."""
+    nothing = object()
+    turns = zip_longest(*parts, fillvalue=nothing)
+    return [item for turn in turns for item in turn if item is not nothing]  # type: ignore[misc]
+
+
+def _merged(passes: list[_Shard]) -> _Losses:
+    merged = _Losses(None)
+    for value, count in _in_turn([part.counted for part in passes]):
+        merged.note(value, count)
+    return merged
+
+
+def _measure(passes: list[_Shard]) -> health.Health | None:
+    """The health of the features of all processes; None where the model has no encoder."""
+    features = _in_turn([part.features for part in passes])
+    if not features:
+        return None
+    h, z = (torch.cat(parts)[:MAX_HEALTH_SAMPLES] for parts in zip(*features, strict=True))
+    return health.measure(h[:, 0], h[:, 1], z[:, 0], z[:, 1]) if len(h) > 1 else None
 
 
 def _length(loader: Loader) -> int:
@@ -263,65 +309,80 @@ class _Pending(NamedTuple):
 
 
 class _Losses:
-    """Losses of a pass, gathered on the device and looked at when `check` is called."""
+    """Losses of a pass, gathered on the device and looked at when `check` is called.
+
+    In training, several processes add parts of one batch's loss; in validation, each has whole batches of its own.
+    """
 
     def __init__(self, epoch: int | None, earlier: Sequence[float] = (), batch_size: int = 1) -> None:
         self._epoch = epoch
+        self._shares = epoch is not None and parallel.current().size > 1
         self._meter = AverageMeter()
         self._pending: list[_Pending] = []
         self.steps: list[float] = []
         self.averages: list[float] = []
+        self.counted: list[tuple[float, int]] = []
         for value in earlier:
-            self._note(value, batch_size)
+            self.note(value, batch_size)
 
     def add(self, loss: Tensor, batch: Batch) -> None:
         # which samples are whole is kept, not the views themselves: they would fill the GPU between two checks
         whole = torch.isfinite(batch.view1).flatten(1).all(dim=1) & torch.isfinite(batch.view2).flatten(1).all(dim=1)
         self._pending.append(_Pending(loss, batch.rows, whole))
 
+    def samples_in(self, batch: Batch) -> int:
+        """Cutouts in a batch, those of the other processes included."""
+        return len(batch.rows) * (parallel.current().size if self._shares else 1)
+
     def check(self) -> None:
         """Read the losses added since the last call; raise NonFiniteLossError at the first that is not finite."""
         if not self._pending:
             return
-        values = torch.stack([step.loss for step in self._pending]).tolist()
         pending, self._pending = self._pending, []
+        stacked = torch.stack([step.loss for step in pending])
+        values = (parallel.total(stacked) if self._shares else stacked).tolist()
         for value, step in zip(values, pending, strict=True):
-            self._note(value, len(step.rows))
+            self.note(value, len(step.rows) * (parallel.current().size if self._shares else 1))
             if not math.isfinite(value):
-                raise NonFiniteLossError(self._complaint(value, step))
+                raise self._complaint(value, step)
 
-    def _note(self, value: float, count: int) -> None:
+    def note(self, value: float, count: int) -> None:
+        """Take down a batch's loss and its number of samples."""
         self._meter.update(value, count)
         self.steps.append(value)
         self.averages.append(self._meter.avg)
+        self.counted.append((value, count))
 
-    def _complaint(self, value: float, step: _Pending) -> str:
+    def _complaint(self, value: float, step: _Pending) -> NenyaError:
         where = "validation" if self._epoch is None else f"epoch {self._epoch}"
-        rows = step.rows.tolist()
-        broken = [row for row, whole in zip(rows, step.whole.tolist(), strict=True) if not whole]
+        mine = step.rows.tolist()
+        mine_broken = [row for row, whole in zip(mine, step.whole.tolist(), strict=True) if not whole]
+        parts = parallel.share_objects((mine, mine_broken)) if self._shares else [(mine, mine_broken)]
+        rows, broken = (list(chain.from_iterable(column)) for column in zip(*parts, strict=True))
         hint = (
             f"The pixels of samples {broken} are not finite: check these cutouts."
             if broken
             else "The pixels are finite, so the training itself diverged: lower learning_rate, raise temp, or set "
             "warm to true; with precision bf16, try fp32."
         )
-        return (
+        error = NonFiniteLossError(
             f"the loss is {value} in {where}, batch {len(self.steps)} (from 1), samples {rows}. {hint} "
             "Checkpoints written before are whole."
         )
+        return parallel.common(error) if self._shares else error
 
     @property
     def latest(self) -> float:
         return self.steps[-1] if self.steps else float("nan")
 
 
-def _finished(losses: _Losses, num_batches: int, progress: EpochProgress) -> Pass:
+def _finished(losses: _Losses, progress: EpochProgress, num_batches: int = 0) -> Pass:
     if not losses.steps:
         raise OptionError("the loader yields no batches; expected at least one.")
     return Pass(
         step_losses=losses.steps,
         running_averages=losses.averages,
-        num_batches=num_batches,
+        num_batches=num_batches or len(losses.steps),
         samples_per_second=progress.samples_per_second,
         waiting_share=progress.waiting_share,
         seconds=progress.seconds,

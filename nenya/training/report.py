@@ -7,10 +7,12 @@ import math
 import torch
 from torch import nn
 
+from nenya import parallel
 from nenya.data.augment import Views
 from nenya.data.loaders import ViewLoader
 from nenya.params import Params
 from nenya.training.epoch import Pass
+from nenya.training.gradients import num_parts
 from nenya.training.health import Health
 from nenya.training.runtime import choose_precision, describe
 
@@ -51,12 +53,21 @@ def describe_run(
             "model",
             f"{opt.ssl_model}, {parameters / 1e6:.1f} M parameters, {opt.head} head to {opt.feat_dim} dimensions",
         ),
-        ("device", f"{describe(device)}, {precision}"),
-        ("learning", f"{_schedule(opt)}; {_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}, seed {opt.seed}"),
+        ("device", f"{describe(device, parallel.current().size)}, {precision}"),
+        (
+            "learning",
+            f"{_schedule(opt)}; {_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}{_parts(opt, train)}, "
+            f"seed {opt.seed}",
+        ),
         ("loss", f"{opt.ssl_method}, temperature {opt.temp:g}; at random {random_loss(opt, train.batch_size):.3f}"),
         ("output", opt.model_folder),
     ]
     return [f"  {name:<11}{text}" for name, text in rows]
+
+
+def _parts(opt: Params, train: ViewLoader) -> str:
+    parts = num_parts(opt, train.batch_size // parallel.current().size)
+    return f", each computed in {parts} parts" if parts > 1 else ""
 
 
 def _why_no_validation(opt: Params) -> str:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
+import os
 import platform
+import shutil
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from types import FrameType
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +24,12 @@ from torch import nn
 from nenya.params import Params
 
 logger = logging.getLogger(__name__)
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows has no such module
+    resource = None
 
 
 def choose_device(cuda_use: bool = True) -> torch.device:
@@ -75,36 +88,111 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def describe(device: torch.device) -> str:
-    """The device in words, e.g. ``cpu (2 threads)`` or ``2 x NVIDIA A100``."""
+def describe(device: torch.device, num_processes: int = 1) -> str:
+    """The device in words, e.g. ``x86_64 CPU, 2 threads``, ``2 x NVIDIA A100`` or ``8 processes on NVIDIA A100``."""
+    many = f"{num_processes} processes on " if num_processes > 1 else ""
     if device.type == "cuda":
-        count = torch.cuda.device_count()
+        count = torch.cuda.device_count() if num_processes == 1 else 1
         name = torch.cuda.get_device_name(device)
-        return f"{count} x {name}" if count > 1 else name
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+        return many + (f"{count} x {name}" if count > 1 else name)
+    threads = torch.get_num_threads()
+    return f"{many}{platform.machine()} CPU, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def settle_arithmetic(precision: str, device: torch.device) -> None:
+    """Allow convolutions in TF32 on CUDA if the precision is "auto"; "fp32" means float32."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = precision == "auto"
+
+
+def compile_network(model: nn.Module, wanted: bool | str, device: torch.device) -> None:
+    """Compile a model in place, if that is wanted and possible; parameters and their names stay.
+
+    Args:
+        model: On its device.
+        wanted: True, False, or "auto", which today compiles nowhere: see benchmarks/RESULTS.md.
+        device: Where the model is.
+    """
+    if wanted is not True:
+        return
+    lacking = _lacking_compiler(device)
+    if lacking:
+        logger.warning("compile is %s, but %s: the network runs uncompiled", wanted, lacking)
+        return
+    model.compile()
+
+
+def _lacking_compiler(device: torch.device) -> str:
+    """What torch.compile needs and does not find; empty if nothing."""
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++"]
+    if not any(shutil.which(name) for name in names):
+        return f"there is no C++ compiler (looked for {', '.join(names)})"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    return ""
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Memory that a run could take, in bytes: the GPU's, or the machine's; None where it is not known."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return None
+    return next((int(line.split()[1]) * 2**10 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def peak_memory(device: torch.device) -> str:
+    """The most memory that this process has held so far, in words; on CUDA the GPU's too."""
+    parts = []
+    if device.type == "cuda":
+        parts.append(f"{torch.cuda.max_memory_allocated() / 2**20:.0f} MB on the GPU")
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes
+        parts.append(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MB in main memory")
+    return ", ".join(parts) or "not known on this system"
 
 
 class Interruption:
-    """Turns Ctrl-C into a request to stop at the next good moment; a second Ctrl-C stops at once.
+    """Turns signals into a request to stop at the next good moment.
 
-    A context manager; outside the main thread, where Python delivers no signals, it does nothing.
+    Ctrl-C (SIGINT) and the two by which job systems announce the end of a job's time, SIGTERM and SIGUSR1. A second
+    Ctrl-C stops at once, but not one within a second of the first: a launcher passes on what the terminal has sent
+    already. A context manager; outside the main thread, where Python delivers no signals, it does nothing.
+
+    Attributes:
+        signal: The first signal that came, or None.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._since = 0.0
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self.signal is not None
 
     def __enter__(self) -> Interruption:
-        self._before = None
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
+            for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+                number = getattr(signal, name, None)  # Windows has no SIGUSR1
+                if number is not None:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self._since = signal.Signals(number), now
+            name = "Ctrl-C" if number == signal.SIGINT else self.signal.name
+            again = " Once more stops at once." if number == signal.SIGINT else ""
+            logger.warning("%s: finishing what is in hand, then saving.%s", name, again)
+        elif number == signal.SIGINT and now - self._since > 1:
             raise KeyboardInterrupt
-        self.requested = True
-        logger.warning("Ctrl-C: finishing what is in hand, then saving. Once more stops at once.")

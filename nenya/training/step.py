@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nenya import parallel
 from nenya.data.images import ImageFile
 from nenya.data.loaders import Batch, open_images
 from nenya.errors import DataError
@@ -15,7 +16,7 @@ from nenya.losses import SupConLoss
 from nenya.models import build_model
 from nenya.models.resnet_big import STEM_CHANNELS, SupConResNet
 from nenya.params import Params
-from nenya.training.runtime import choose_device
+from nenya.training.runtime import choose_device, compile_network
 
 
 def set_model(opt: Params, cuda_use: bool = True) -> tuple[SupConResNet, SupConLoss]:
@@ -25,7 +26,8 @@ def set_model(opt: Params, cuda_use: bool = True) -> tuple[SupConResNet, SupConL
 
     Args:
         opt: The options.
-        cuda_use: Use the GPU where there is one; with several, the encoder is spread over them by `DataParallel`.
+        cuda_use: Use the GPU where there is one; a single process that sees several spreads the encoder over them by
+            `DataParallel`.
 
     Returns:
         The model, freshly initialised, and the criterion.
@@ -38,10 +40,12 @@ def set_model(opt: Params, cuda_use: bool = True) -> tuple[SupConResNet, SupConL
     device = choose_device(cuda_use)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        if torch.cuda.device_count() > 1:
+        if torch.cuda.device_count() > 1 and parallel.current().size == 1:
             model.encoder = nn.DataParallel(model.encoder)
     # Channels last: the layout that convolutions want on CPUs and GPUs alike.
-    return model.to(device, memory_format=torch.channels_last), criterion.to(device)  # type: ignore[call-overload]
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compile_network(model, opt.compile, device)
+    return model, criterion.to(device)
 
 
 def _num_channels(opt: Params) -> int:
@@ -117,8 +121,22 @@ def contrastive_loss(model: nn.Module, criterion: nn.Module, batch: Batch, metho
         device: Where the model is.
 
     Returns:
-        Scalar, differentiable.
+        Scalar, differentiable; with several processes this one's part (see `batch_loss`).
     """
     z = model(stack_views(batch, model, device))
-    loss: Tensor = criterion(pair_views(z), labels_for(method, batch, device))
+    return batch_loss(criterion, pair_views(z), labels_for(method, batch, device))
+
+
+def batch_loss(criterion: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
+    """The loss of embeddings; with several processes, this one's part of the loss of all their embeddings.
+
+    Args:
+        criterion: `SupConLoss`, or with a single process any other.
+        z: Of this process [B, 2, D].
+        labels: [B] or None.
+
+    Returns:
+        Scalar, differentiable.
+    """
+    loss: Tensor = criterion.share(z, labels) if isinstance(criterion, SupConLoss) else criterion(z, labels)
     return loss

@@ -3,8 +3,11 @@
 import gc
 import itertools
 import logging
+import multiprocessing
+import pickle
 import threading
 import time
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -12,16 +15,21 @@ import pytest
 import torch
 
 from nenya.data.augment import VALID, Views
+from nenya.data.chunks import ChunkReader
 from nenya.data.images import ImageFile
 from nenya.data.loaders import Batch, ViewLoader, label_dataset, nenya_loader, open_images
-from nenya.data.order import shuffled
+from nenya.data.order import shuffled, shuffled_windows
 from nenya.errors import DataError, OptionError
+from nenya.parallel import Ranks
 
 TRAINING, VALIDATION = 24, 12  # cutouts in the fixture's file
 
 
+PLAIN = Views(height=16, width=16, size=(16, 16), crop=None, flip=False, rotate=False, noise=0, demean=False, seed=0)
+
+
 def reading_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("nenya-reader")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("nenya-")]
 
 
 def rows_of(batches):
@@ -317,8 +325,10 @@ def wait_for(condition):
 def test_no_more_batches_are_read_than_asked_for(tiny, monkeypatch, ahead):
     loader = nenya_loader(tiny(num_workers=ahead, batch_size_train=2))
     reads = []
-    original = loader.images.read
-    monkeypatch.setattr(loader.images, "read", lambda rows: reads.append(threading.current_thread()) or original(rows))
+    original = loader.images.read_stored
+    monkeypatch.setattr(
+        loader.images, "read_stored", lambda rows: reads.append(threading.current_thread()) or original(rows)
+    )
     batches = iter(loader)
     next(batches)
     wait_for(lambda: len(reads) == 1 + ahead)
@@ -359,7 +369,7 @@ def test_a_pass_that_ends_or_that_the_consumer_breaks_leaves_no_thread_behind(ti
 @pytest.mark.parametrize("ahead", [0, 1, 4])
 def test_an_error_while_reading_reaches_the_consumer_after_the_batches_before_it(tiny, monkeypatch, ahead):
     loader = nenya_loader(tiny(num_workers=ahead, batch_size_train=4))
-    original, calls = loader.images.read, []
+    original, calls = loader.images.read_stored, []
 
     def fail_at_the_third(rows):
         calls.append(rows)
@@ -367,7 +377,7 @@ def test_an_error_while_reading_reaches_the_consumer_after_the_batches_before_it
             raise DataError("the disk is gone")
         return original(rows)
 
-    monkeypatch.setattr(loader.images, "read", fail_at_the_third)
+    monkeypatch.setattr(loader.images, "read_stored", fail_at_the_third)
     batches = iter(loader)
     next(batches)
     next(batches)
@@ -426,10 +436,288 @@ def test_the_validation_set_has_its_own_key_and_batch_size(tiny):
 
 
 def test_a_loader_can_be_built_without_options(image_file):
-    views = Views(
-        height=16, width=16, size=(16, 16), crop=None, flip=False, rotate=False, noise=0, demean=False, seed=0
-    )
-    loader = ViewLoader(ImageFile(image_file, "train"), views, 6)
+    loader = ViewLoader(ImageFile(image_file, "train"), PLAIN, 6)
     assert len(loader) == 4
     batch = next(iter(loader))
     assert torch.equal(batch.view1, batch.view2)  # nothing random was asked for
+
+
+# ---------------------------------------------------------------- windows of chunks
+
+COUNT, CHUNK = 2600, 64  # of 1 KB each: 41 chunks, the last half full; three windows of 1 MB
+
+
+@pytest.fixture(scope="module")
+def field():
+    field = np.random.default_rng(3).normal(290, 3, (COUNT, 1, 16, 16)).astype(np.float32)
+    field[[5, 700, 701, 2599], 0, 8:] = np.nan
+    field[[0, 64, 1000]] = np.nan  # left out
+    return field
+
+
+@pytest.fixture(scope="module")
+def chunked(field, tmp_path_factory):
+    path = tmp_path_factory.mktemp("chunked") / "chunked.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", data=field, chunks=(CHUNK, 1, 16, 16), compression="gzip", compression_opts=1)
+        file.create_dataset("ones", data=field[:300], chunks=(1, 1, 16, 16), compression="gzip", compression_opts=1)
+    return path
+
+
+@pytest.fixture
+def windowed(chunked):
+    """A loader of the chunked file with windows of 1 MB; arguments are the loader's."""
+
+    def windowed(batch_size=100, key="a", cache_mb=0, **options):
+        return ViewLoader(ImageFile(chunked, key, cache_mb=cache_mb), PLAIN, batch_size, **{"window_mb": 1} | options)
+
+    return windowed
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The first rows of the chunks that are read, in the order of reading."""
+    reads = []
+    read = ChunkReader.read
+    monkeypatch.setattr(ChunkReader, "read", lambda self, *rows: reads.append(rows[0]) or read(self, *rows))
+    return reads
+
+
+def usable_rows():
+    return np.delete(np.arange(COUNT), [0, 64, 1000])
+
+
+@pytest.mark.parametrize("read_ahead", [0, 1, 4])
+@pytest.mark.parametrize("train", [True, False])
+def test_each_chunk_is_unpacked_once_an_epoch(windowed, reads, train, read_ahead):
+    loader = windowed(train=train, read_ahead=read_ahead)
+    reads.clear()  # of the look for missing pixels
+    rows = joined(rows_of(loader))
+    assert sorted(reads) == list(range(0, COUNT, CHUNK))
+    if train:
+        windows = shuffled_windows(usable_rows(), CHUNK, 16, 0, 1)
+        assert len(windows) == 3
+        assert rows == np.concatenate(windows)[: len(rows)].tolist()
+    else:
+        assert rows == usable_rows().tolist()
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_windows_give_the_views_of_a_dataset_in_memory(windowed, train):
+    for epoch in (1, 2):
+        windows, memory = (windowed(train=train, cache_mb=cache) for cache in (0, 100))
+        windows.set_epoch(epoch)
+        memory.set_epoch(epoch)
+        first, second = ({row: view for b in loader for row, view in zip(b.rows.tolist(), b.view2, strict=True)}
+                         for loader in (windows, memory))  # fmt: skip
+        common = first.keys() & second.keys()
+        assert len(common) >= len(usable_rows()) - 2 * 100
+        assert all(torch.equal(first[row], second[row]) for row in common)
+
+
+@pytest.mark.parametrize("read_ahead", [0, 3])
+@pytest.mark.parametrize("size", [7, 100, 1000])
+def test_batches_straddle_windows_and_hold_the_pixels_of_their_rows(windowed, field, size, read_ahead):
+    gaps = np.isnan(field)
+    mean = np.where(gaps, 0, field).sum(axis=(2, 3), keepdims=True, dtype=np.float64)
+    filled = np.where(gaps, mean / np.maximum((~gaps).sum(axis=(2, 3), keepdims=True), 1), field)
+    for batch in windowed(size, read_ahead=read_ahead):
+        assert len(batch.rows) == size
+        np.testing.assert_allclose(batch.view1.numpy(), filled[batch.rows.numpy()], rtol=3e-7)
+
+
+def test_what_fits_in_one_window_is_shuffled_as_in_memory(windowed):
+    assert rows_of(windowed(window_mb=3)) == rows_of(windowed(cache_mb=100))
+
+
+def test_chunks_of_one_cutout_are_read_in_any_order_and_unpacked_side_by_side(windowed, reads):
+    loader = windowed(50, key="ones", read_ahead=3)
+    reads.clear()
+    rows = joined(rows_of(loader))
+    assert rows == shuffled(loader.images.usable, 0, 1)[: len(rows)].tolist()
+    assert sorted(reads) == sorted(rows)
+
+
+@pytest.mark.parametrize("start", [1, 9, 24])
+@pytest.mark.parametrize("read_ahead", [0, 3])
+def test_a_pass_that_starts_in_the_middle_reads_no_window_it_does_not_need(windowed, reads, start, read_ahead):
+    loader = windowed(read_ahead=read_ahead)
+    complete = list(loader)
+    reads.clear()
+    loader.set_epoch(1, start=start)
+    assert_same(list(loader), complete[start:])
+    needed = np.concatenate([batch.rows.numpy() for batch in complete[start:]])
+    assert sorted(reads) == sorted(set((needed // CHUNK * CHUNK).tolist()))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_short_pass_reads_no_more_than_it_shows(windowed, reads, train):
+    loader = windowed(train=train)
+    loader.max_batches = 2
+    reads.clear()
+    rows = np.array(joined(rows_of(loader)))
+    assert sorted(reads) == sorted(set((rows // CHUNK * CHUNK).tolist()))
+
+
+def test_a_pass_with_nothing_left_is_empty(windowed):
+    for read_ahead in (0, 2):
+        loader = windowed(read_ahead=read_ahead)
+        loader.set_epoch(1, start=len(loader))
+        assert list(loader) == []
+
+
+@pytest.mark.parametrize("read_ahead", [0, 4])
+def test_memory_is_bounded_by_two_windows_whatever_the_size_of_the_file(windowed, read_ahead):
+    loader = windowed(20, read_ahead=read_ahead)
+    assert loader.num_samples == COUNT - 3  # the look through the file is over
+    tracemalloc.start()
+    try:
+        for _ in loader:
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    window = COUNT / 3 * 1024
+    most = 2 if read_ahead else 1  # beside them, batches and the chunks that are being unpacked
+    assert peak < (most + 0.9) * window
+
+
+@pytest.mark.parametrize("read_ahead", [0, 3])
+def test_damage_in_a_later_window_is_met_where_its_rows_are_due(windowed, monkeypatch, read_ahead):
+    loader = windowed(read_ahead=read_ahead)
+    windows = shuffled_windows(usable_rows(), CHUNK, 16, 0, 1)
+    bad = int(windows[1][0]) // CHUNK * CHUNK
+    read = ChunkReader.read
+
+    def fail(self, start, stop):
+        if start == bad:
+            raise OSError(f"reading rows {start} to {stop - 1} fails: worn out")
+        return read(self, start, stop)
+
+    monkeypatch.setattr(ChunkReader, "read", fail)
+    seen = []
+    with pytest.raises(DataError, match=rf"'a' cannot be read at rows.*rows {bad} to .*worn out"):
+        seen.extend(iter(loader))
+    assert len(seen) == len(windows[0]) // 100
+    gc.collect()
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 12])
+def test_a_windowed_pass_that_is_given_up_leaves_no_thread_behind(windowed, taken):
+    batches = iter(windowed(read_ahead=4))
+    for _ in range(taken):
+        next(batches)
+    batches.close()
+    assert not reading_threads()
+
+
+def test_windows_that_mix_badly_are_said_so_once_with_the_size_that_would_do(windowed, caplog):
+    with caplog.at_level(logging.WARNING):
+        windowed(20)
+        windowed(1000, train=False)
+    assert not [record for record in caplog.records if "window_mb" in record.message]
+    with caplog.at_level(logging.WARNING):
+        loader = windowed(1000)
+    (said,) = [record.message for record in caplog.records if "window_mb" in record.message]
+    assert "holds 16 of its chunks (64 cutouts, 0.0625 MB each)" in said
+    assert "Set window_mb to 3 or more" in said  # which is the whole file
+    assert len(shuffled_windows(usable_rows(), CHUNK, loader.window_chunks, 0, 1)) == 1
+
+
+# ---------------------------------------------------------------- several processes
+
+
+@pytest.fixture
+def loader_of(monkeypatch):
+    """Function: the loader that a process of a given rank gets."""
+
+    def make(opt, rank, num_ranks, **arguments):
+        monkeypatch.setattr("nenya.parallel.current", lambda: Ranks(rank, num_ranks))
+        return nenya_loader(opt, **arguments)
+
+    return make
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("key", ["a", "ones"])
+def test_the_parts_of_all_ranks_together_are_the_batch_of_one_process(windowed, key, ranks):
+    one = windowed(36, key)
+    loaders = [windowed(36, key, rank=rank, num_ranks=ranks) for rank in range(ranks)]
+    assert {len(loader) for loader in loaders} == {loader.num_batches for loader in loaders} == {len(one)}
+    for loader in (one, *loaders):
+        loader.max_batches = 27
+        loader.set_epoch(1, start=5 if key == "ones" else 21)  # batch 24 of "a" straddles two windows
+    whole = list(one)
+    assert len(whole) >= 3
+    for batch, *parts in zip(whole, *loaders, strict=True):
+        assert {len(part.rows) for part in parts} == {36 // ranks}
+        for name in ("rows", "view1", "view2"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_validation_batches_go_to_the_ranks_in_turn(windowed, ranks):
+    whole = list(windowed(400, train=False))
+    loaders = [windowed(400, train=False, rank=rank, num_ranks=ranks) for rank in range(ranks)]
+    assert {loader.num_batches for loader in loaders} == {len(whole)}
+    for rank, loader in enumerate(loaders):
+        expected = whole[rank::ranks]
+        assert len(loader) == len(expected)
+        assert_same(list(loader), expected)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_short_pass_is_as_short_on_every_rank(windowed, train):
+    for rank in range(3):
+        loader = windowed(60, train=train, rank=rank, num_ranks=3)
+        loader.max_batches = 2
+        assert len(loader) == len(list(loader)) == 2
+
+
+@pytest.mark.parametrize(("size", "ranks", "choices"), [(10, 4, "8 or 12"), (3, 4, "4"), (7, 2, "6 or 8")])
+def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_sizes_that_can(tiny, loader_of, size, ranks, choices):
+    opt = tiny(batch_size_train=size, batch_size_valid=size)
+    with pytest.raises(
+        OptionError, match=rf"is {size}, which {ranks} processes cannot share evenly: choose {choices}\."
+    ):
+        loader_of(opt, 0, ranks)
+    assert len(loader_of(opt, 1, ranks, valid=True))  # whole batches need no sharing
+
+
+def test_a_batch_reduced_to_the_data_is_still_shared_evenly(tiny, loader_of, add, caplog):
+    add(few=cutouts_of(7, 16))
+    parts = [list(loader_of(tiny(train_key="few"), rank, 4)) for rank in range(4)]
+    assert "training with batches of 4" in caplog.text
+    assert [[len(batch.rows) for batch in batches] for batches in parts] == [[1]] * 4
+    add(fewer=cutouts_of(3, 16))
+    with pytest.raises(DataError, match="3 usable cutouts, fewer than the 4 processes"):
+        loader_of(tiny(train_key="fewer"), 0, 4)
+
+
+# ---------------------------------------------------------------- other processes
+
+
+def _first_rows(loader, sender):
+    batch = next(iter(loader))
+    sender.send((batch.rows.tolist(), batch.view1.sum().item()))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_loader_goes_to_another_process_and_both_read_on(windowed, method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"the system has no {method}")
+    loader = windowed(read_ahead=2)
+    expected = next(iter(loader))  # opened before the other process starts
+    loader.set_epoch(1)
+    context = multiprocessing.get_context(method)
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_first_rows, args=(loader, sender))
+    child.start()
+    assert receiver.poll(60)
+    assert receiver.recv() == (expected.rows.tolist(), expected.view1.sum().item())
+    child.join(120)
+    assert child.exitcode == 0
+    assert_same([next(iter(loader))], [expected])
+    assert len(pickle.dumps(loader)) < 2 * COUNT * 8  # row numbers and no pixels

@@ -130,7 +130,7 @@ def test_a_model_is_rebuilt_from_its_checkpoint_alone(tmp_path, resnet, head, ch
 
 def test_a_run_restored_goes_on_with_the_same_bits(tmp_path):
     model, optimizer = small()
-    write_checkpoint(model, optimizer, options(), 3, tmp_path / "a.pth", [0.1, 0.25])
+    write_checkpoint(model, optimizer, options(), 3, tmp_path / "a.pth", partial_losses=[0.1, 0.25])
     other, its_optimizer = small(seed=1)
     state = read_checkpoint(tmp_path / "a.pth")
     restore(other, its_optimizer, state, tmp_path / "a.pth")

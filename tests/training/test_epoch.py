@@ -237,11 +237,11 @@ def test_an_epoch_interrupted_and_continued_ends_with_the_same_bits(resnet, batc
     opt, other, criterion, optimizer = resnet(warm=True, warm_epochs=2)
     asked = []
 
-    def stop():
-        asked.append(True)
+    def stop(step_losses):
+        asked.append(step_losses)
         return len(asked) == batches
 
-    first = train_epoch(nenya_loader(opt), other, criterion, optimizer, 1, opt, device=CPU, stop=stop)
+    first = train_epoch(nenya_loader(opt), other, criterion, optimizer, 1, opt, device=CPU, pause=stop)
     assert not first.complete
     assert first.step_losses == whole.step_losses[:batches]
     rest = train_epoch(nenya_loader(opt), other, criterion, optimizer, 1, opt, device=CPU, earlier=first.step_losses)

@@ -64,7 +64,11 @@ def test_the_seed_decides_the_initial_weights():
 
 
 def test_the_device_in_words(monkeypatch):
-    assert f"CPU, {torch.get_num_threads()} threads" in describe(CPU)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert describe(CPU).endswith("CPU, 4 threads")
+    assert describe(CPU, 3).startswith("3 processes on ")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert describe(CPU).endswith("CPU, 1 thread")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
     for count, words in ((1, "NVIDIA A100"), (2, "2 x NVIDIA A100")):
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
@@ -87,19 +91,31 @@ def test_evaluating_restores_every_part_even_after_an_error():
     assert torch.is_grad_enabled()
 
 
-def test_the_first_ctrl_c_is_a_request_and_the_second_stops_at_once():
+def test_the_first_ctrl_c_is_a_request_and_a_second_one_later_stops_at_once(monkeypatch):
     before = signal.getsignal(signal.SIGINT)
+    now = [100.0]
+    monkeypatch.setattr("nenya.training.runtime.time.monotonic", lambda: now[0])
 
     def press_twice():
         with Interruption() as interruption:
             assert not interruption.requested
             os.kill(os.getpid(), signal.SIGINT)
             assert interruption.requested
+            os.kill(os.getpid(), signal.SIGINT)  # the launcher passes on what the terminal has sent already
+            now[0] += 2
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         press_twice()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_what_job_systems_send_is_a_request_however_often(number):
+    with Interruption() as interruption:
+        for _ in range(3):
+            os.kill(os.getpid(), number)
+        assert interruption.signal is number
 
 
 def test_outside_the_main_thread_nothing_is_changed():

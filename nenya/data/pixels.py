@@ -1,0 +1,120 @@
+"""Stored pixels -> float32: packing undone, gaps filled. In torch, on whatever device the pixels lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+#: What torch has no arithmetic for, and the type that holds its values; only uint64 above 2^53 loses digits.
+_WIDER = {"b1": "u1", "u2": "i4", "u4": "i8", "u8": "f8"}
+
+
+def travelling_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which pixels travel to the device: the file's, in native byte order, where torch computes in it.
+
+    Args:
+        dtype: Type of the stored pixels.
+
+    Returns:
+        A type of at most 8 bytes that `torch.from_numpy` takes.
+    """
+    if dtype.kind == "f" and dtype.itemsize > 8:  # long double: torch has none
+        return np.dtype(np.float64)
+    return np.dtype(_WIDER.get(f"{dtype.kind}{dtype.itemsize}", dtype.newbyteorder("=")))
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What the stored numbers of a dataset mean.
+
+    Attributes:
+        floating: Whether they are floating-point numbers, of which NaN and infinite ones are missing pixels.
+        marks: Values of missing pixels.
+        factor: Stored numbers are multiplied by this first (CF `scale_factor`),
+        offset: then this is added (CF `add_offset`),
+        scale: then all is multiplied by this.
+    """
+
+    floating: bool
+    marks: tuple[float, ...] = ()
+    factor: float = 1.0
+    offset: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, dtype: npt.DTypeLike, marks: list[float], factor: float, offset: float, scale: float) -> Decoder:
+        """Make the decoder of a dataset of type `dtype`; marks are rounded to its precision as its pixels are."""
+        kind = np.dtype(dtype)
+        if kind.kind == "f":
+            with np.errstate(over="ignore"):  # a mark beyond the type's range is stored as infinity
+                marks = [float(np.float64(mark).astype(kind)) for mark in marks]
+        return cls(kind.kind == "f", tuple(marks), factor, offset, scale)
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether there can be missing pixels at all."""
+        return self.floating or bool(self.marks)
+
+    def missing(self, stored: Tensor) -> Tensor | None:
+        """Find the missing pixels.
+
+        Args:
+            stored: Pixels as stored, any shape and numeric type.
+
+        Returns:
+            A mask of that shape, or None where type and marks rule missing pixels out.
+        """
+        if not self.may_miss:
+            return None
+        if self.floating:
+            # as float32: a float64 beyond its range is no measurement either
+            missing = ~torch.isfinite(stored.to(torch.float32))
+        else:
+            missing = torch.zeros(stored.shape, dtype=torch.bool, device=stored.device)
+            # torch would compare integers with a Python float in float32, where 2^24 + 1 equals 2^24
+            stored = stored.to(torch.float64)
+        for mark in self.marks:
+            missing |= stored == mark
+        return missing
+
+    def to_float(self, stored: Tensor) -> Tensor:
+        """Undo the packing and fill the gaps with the mean of the channel's valid pixels in that cutout.
+
+        On a GPU nothing waits for the host: the filling is computed whether or not a pixel is missing.
+
+        Args:
+            stored: Pixels as stored [B, C, H, W], any numeric type and device; not changed.
+
+        Returns:
+            [B, C, H, W], float32, on the same device; `stored` itself where there is nothing to do.
+        """
+        missing = None if self._is_surely_whole(stored) else self.missing(stored)
+        # float64 only where packing needs it: a float32 product would round values near 300 K to a few 1e-5 K
+        packed = (self.factor, self.offset, self.scale) != (1.0, 0.0, 1.0)
+        values = (stored.to(torch.float64) * self.factor + self.offset) * self.scale if packed else stored
+        pixels = values.to(torch.float32)
+        if missing is None or (_on_host(missing) and not bool(missing.any())):
+            return pixels
+        valid = pixels.to(torch.float64).masked_fill(missing, 0.0)
+        count = (~missing).sum(dim=(2, 3), keepdim=True).clamp(min=1)
+        mean = valid.sum(dim=(2, 3), keepdim=True) / count
+        return torch.where(missing, mean.to(torch.float32), pixels)
+
+    def _is_surely_whole(self, stored: Tensor) -> bool:
+        """A quick look that spares most batches the search: a sum is finite only if all its terms are."""
+        return (
+            self.floating
+            and not self.marks
+            and _on_host(stored)
+            and bool(torch.isfinite(stored.to(torch.float32).sum()))
+        )
+
+
+def _on_host(tensor: Tensor) -> bool:
+    """Whether looking at a value costs nothing; on a GPU it would make the host wait."""
+    return tensor.device.type == "cpu"

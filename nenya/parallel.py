@@ -1,0 +1,297 @@
+"""The processes of a run: how they find each other, what they exchange, and how they end together.
+
+One process is the ordinary case, in which everything here costs nothing. Several are started by
+``nenya train --nproc``, ``torchrun`` or ``srun``; each has a rank. They exchange embeddings (`gather`), sums (`total`)
+and small objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nenya.errors import NenyaError, OptionError, OtherProcessError
+
+T = TypeVar("T")
+
+#: How long a process waits for another that neither answers nor ends. One that ends is noticed at once.
+PATIENCE = timedelta(minutes=30)
+
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """A process's place among the processes of a run.
+
+    Attributes:
+        rank: Its number, from 0; 0 alone speaks and writes.
+        size: How many there are.
+        local_rank: Its number on its machine, from 0; chooses the GPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+
+def common(error: NenyaError) -> NenyaError:
+    """What to raise for an error that shows in every process alike: itself in rank 0, which says it, for all."""
+    return error if current().first else OtherProcessError(str(error))
+
+
+_joined = Ranks()
+
+
+def current() -> Ranks:
+    """This process's place: rank 0 of 1 unless it is inside `join`."""
+    return _joined
+
+
+def place_from_environment(environment: Mapping[str, str] = os.environ) -> tuple[Ranks, dict[str, str]]:
+    """Read what torchrun or Slurm says about this process.
+
+    Args:
+        environment: Environment variables.
+
+    Returns:
+        The place, and the variables that torch needs beside those that are set.
+
+    Raises:
+        OptionError: The variables contradict each other, or some are missing.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        missing = [name for name in _TORCHRUN if name not in environment and name != "LOCAL_RANK"]
+        if missing:
+            raise OptionError(
+                f"RANK and WORLD_SIZE are set, but {' and '.join(missing)} not: start the processes with torchrun, "
+                "srun or `nenya train --nproc N`, or unset RANK and WORLD_SIZE for a single process."
+            )
+        rank, size, local = (_number(environment, name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        return _checked(rank, size, local), {}
+    # The batch script of a job has SLURM_NTASKS too, but is one process: only srun sets the number of a step's tasks.
+    if _number(environment, "SLURM_STEP_NUM_TASKS") > 1 and "SLURM_PROCID" in environment:
+        rank, size, local = (
+            _number(environment, name) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        )
+        nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_JOB_NODELIST", "localhost"))
+        job = _number(environment, "SLURM_JOB_ID") + _number(environment, "SLURM_STEP_ID")
+        return _checked(rank, size, local), {
+            "MASTER_ADDR": environment.get("MASTER_ADDR", first_node(nodes)),
+            "MASTER_PORT": environment.get("MASTER_PORT", str(20_000 + job % 40_000)),
+        }
+    return Ranks(), {}
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "0")
+    if not text.isdigit():
+        raise OptionError(f"the environment variable {name} is {text!r}; expected a whole number.")
+    return int(text)
+
+
+def _checked(rank: int, size: int, local_rank: int) -> Ranks:
+    if rank >= max(size, 1):
+        raise OptionError(f"this process has number {rank}, but there are {size} (numbers from 0): check RANK.")
+    return Ranks(rank, max(size, 1), local_rank)
+
+
+def first_node(nodes: str) -> str:
+    """The first host of a Slurm node list: ``node[03-05,9],other`` -> ``node03``."""
+    match = re.match(r"([^,\[]+)(?:\[([^\]]*)\]([^,]*))?", nodes)
+    if match is None:
+        raise OptionError(f"the Slurm node list {nodes!r} names no node: set MASTER_ADDR to the first one's address.")
+    stem, numbers, tail = match.groups()
+    return str(stem) + (re.split(r"[-,]", numbers)[0] + tail if numbers else "")
+
+
+@contextlib.contextmanager
+def join(cuda_use: bool = True) -> Iterator[Ranks]:
+    """Take this process's place among those of the run, if the environment says that there are several.
+
+    Args:
+        cuda_use: Exchange between GPUs (NCCL) where there are any, else between processors (gloo).
+
+    Yields:
+        The place.
+
+    Raises:
+        OptionError: The environment's variables make no sense.
+        OtherProcessError: Another process of the run ended or cannot be reached.
+    """
+    global _joined
+    ranks, more = place_from_environment()
+    if ranks.size == 1 or dist.is_initialized():
+        yield current()
+        return
+    os.environ.update(more)
+    cuda = cuda_use and torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
+    with _lost_peers(ranks):
+        # gloo beside NCCL carries what lies in main memory: options, losses, the word to stop
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.size, timeout=PATIENCE)
+    _joined = ranks
+    try:
+        with _lost_peers(ranks):
+            yield ranks
+    except NenyaError as error:
+        if not ranks.first and not isinstance(error, OtherProcessError):
+            error.args = (f"process {ranks.rank} of {ranks.size}: {error}",)
+        raise
+    finally:
+        _joined = Ranks()
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _lost_peers(ranks: Ranks) -> Iterator[None]:
+    """Turn the many ways in which a lost process shows into one error."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        lost = isinstance(error, dist.DistError) or re.search(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)", text)
+        if not lost:
+            raise
+        raise OtherProcessError(
+            f"process {ranks.rank} of {ranks.size} lost another process of the run, which ended or cannot be reached "
+            f"({_cause(text)}). Its own message says why; start again with --resume.",
+            speaks=ranks.first,
+        ) from error
+
+
+def _cause(text: str) -> str:
+    """The first sentence of an error of torch's, without the place in its source."""
+    return re.sub(r"^\[\S+\] ", "", text.splitlines()[0]).split(". ")[0][:200]
+
+
+def together(work: Callable[[], T]) -> T:
+    """Do something in every process, or fail in all of them if it fails in one.
+
+    Args:
+        work: Called without arguments.
+
+    Returns:
+        What `work` returns in this process.
+
+    Raises:
+        NenyaError: In rank 0, the message of the first process where `work` raised one.
+        OtherProcessError: In the others.
+    """
+    ranks = current()
+    if ranks.size == 1:
+        return work()
+    failure: NenyaError | None = None
+    try:
+        result = work()
+    except NenyaError as error:
+        failure = error
+    failures = share_objects(None if failure is None else str(failure))
+    first = next((rank for rank, message in enumerate(failures) if message is not None), None)
+    if first is None:
+        return result
+    if not ranks.first:
+        raise OtherProcessError(f"process {first} of {ranks.size}: {failures[first]}") from failure
+    if failure is not None:
+        raise failure
+    raise NenyaError(f"process {first} of {ranks.size}: {failures[first]}")
+
+
+def share_objects(mine: T) -> list[T]:
+    """What every process gives, in the order of ranks. Only ever between the processes of one run."""
+    ranks = current()
+    if ranks.size == 1:
+        return [mine]
+    everyone: list[Any] = [None] * ranks.size
+    dist.all_gather_object(everyone, mine)
+    return everyone
+
+
+def from_first(mine: T) -> T:
+    """What rank 0 gives, in every process."""
+    if current().size == 1:
+        return mine
+    box = [mine]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def any_of(*flags: bool) -> list[bool]:
+    """Whether any process has raised each flag."""
+    if current().size == 1:
+        return list(flags)
+    raised = torch.tensor(flags, dtype=torch.int32)
+    dist.all_reduce(raised, dist.ReduceOp.MAX)
+    return [bool(flag) for flag in raised]
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of every process's tensor, without gradient."""
+    if current().size == 1:
+        return values
+    values = values.detach().clone()
+    dist.all_reduce(values)
+    return values
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    any_of(False)
+
+
+def same_buffers(module: torch.nn.Module) -> None:
+    """Give every process rank 0's buffers (the running statistics of batch-norm), in place."""
+    if current().size > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def gather(mine: Tensor) -> Tensor:
+    """Join every process's tensor along the first axis; the gradient finds its way back.
+
+    Args:
+        mine: [b, ...], of one shape and type in every process.
+
+    Returns:
+        [size * b, ...], in the order of ranks. Its gradients from all processes are summed: if the losses of the
+        processes add up to the loss of the run, each gets the gradient of that.
+    """
+    if current().size == 1:
+        return mine
+    gathered: Tensor = _Gather.apply(mine)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    """`gather`: the backward pass of an all-gather is a reduce-scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor) -> Tensor:  # noqa: ANN401  # torch gives the context no narrower type
+        gathered = mine.new_empty((current().size * len(mine), *mine.shape[1:]))
+        dist.all_gather_single(gathered, mine.contiguous())
+        return gathered
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
+        ranks = current()
+        mine = grad.new_empty((len(grad) // ranks.size, *grad.shape[1:]))
+        dist.reduce_scatter_single(mine, grad.contiguous())
+        return mine

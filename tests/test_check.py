@@ -1,0 +1,50 @@
+"""``nenya check`` on memory: what a step needs, and how many cutouts fit at once."""
+
+import pytest
+import torch
+
+from nenya.check import check_run, step_bytes
+from nenya.data.loaders import nenya_loader
+from nenya.models import build_model
+
+
+def test_the_memory_of_a_step_is_what_autograd_keeps_and_falls_with_the_parts(tiny):
+    """Beside a count of the tensors that a real forward pass saves."""
+    opt = tiny()
+    train = nenya_loader(opt)
+    kept = {}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    model = build_model(opt, 1)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(torch.rand(16, 1, 8, 8))
+    weights = sum(p.numel() * 4 for p in model.parameters())
+    assert step_bytes(opt, train, torch.float32) == pytest.approx(sum(kept.values()) + 3 * weights, rel=0.05)
+    parts = [step_bytes(tiny(accumulate=k), train, torch.float32) for k in (1, 2, 4, 8)]
+    assert parts == sorted(parts, reverse=True)
+    assert parts[0] > parts[-1]
+
+
+@pytest.mark.parametrize(
+    ("free", "said"),
+    [
+        (2**40, "the whole batch fits at once"),
+        (2**10, "not even one cutout"),
+        (None, "not known"),
+    ],
+)
+def test_whether_the_batch_fits_is_said(tiny, monkeypatch, free, said):
+    monkeypatch.setattr("nenya.check.free_memory", lambda device: free)
+    assert said in "\n".join(check_run(tiny()))
+
+
+def test_the_micro_batch_that_fits_is_named_and_fits(tiny, monkeypatch):
+    opt = tiny()
+    train = nenya_loader(opt)
+    need = step_bytes(opt, train, torch.float32, samples=5)
+    monkeypatch.setattr("nenya.check.free_memory", lambda device: int(need / 0.8) + 1)
+    text = "\n".join(check_run(opt))
+    assert '"micro_batch_size": 5 gives the same loss' in text

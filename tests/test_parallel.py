@@ -1,0 +1,237 @@
+"""Several processes do what one does: the same loss, gradients and weights; and they end together."""
+
+from __future__ import annotations
+
+import copy
+import socket
+from itertools import product
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from nenya import parallel
+from nenya.data.loaders import nenya_loader
+from nenya.errors import DataError, NenyaError, OptionError, OtherProcessError
+from nenya.losses import SupConLoss
+from nenya.models.resnet_big import SupConResNet
+from nenya.params import Params
+from nenya.training.gradients import compute_gradient, distribute
+from nenya.training.optim import set_optimizer
+
+CPU = torch.device("cpu")
+BATCH, STEPS = 12, 2
+CASES = list(product(["SimCLR", "SupCon"], [1, 2], [torch.float64, torch.float32]))
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+def train_some(images_file, method, parts, dtype):
+    """Train for two steps of all processes' batch of 12; returns the losses, the first gradient, weights and views.
+
+    Batch-norm uses its running statistics: those of a batch depend on how it is shared.
+    """
+    ranks = parallel.current()
+    opt = Params.from_dict(
+        {
+            "images_file": images_file, "ssl_method": method, "ssl_model": "resnet18", "feat_dim": 8, "image_size": 8,
+            "random_jitter": [2, 1], "batch_size_train": BATCH, "precision": "fp32", "learning_rate": 0.05,
+            "accumulate": parts, "num_workers": 0,
+        }
+    )  # fmt: skip
+    loader = nenya_loader(opt)
+    torch.manual_seed(ranks.rank)  # the first process's weights count
+    model = SupConResNet("resnet18", feat_dim=8).to(dtype)
+    with torch.no_grad():  # temper the logits, so that every pair has a say in the gradient
+        model.head[0].bias.fill_(0.5)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    network = distribute(model, opt, loader.batch_size, CPU)
+    optimizer = set_optimizer(opt, model)
+    losses, first, seen = [], {}, []
+    for batch in loader:
+        optimizer.zero_grad(set_to_none=True)
+        share = compute_gradient(network, SupConLoss(temperature=0.5), batch, opt, CPU)
+        losses.append(float(parallel.total(share)))
+        first = first or {name: weights.grad.clone() for name, weights in model.named_parameters()}
+        optimizer.step()
+        seen.append((batch.rows, batch.view1, batch.view2))
+    views = parallel.share_objects(seen)
+    together = [[torch.cat(column) for column in zip(*step, strict=True)] for step in zip(*views, strict=True)]
+    return losses, first, copy.deepcopy(model.state_dict()), together
+
+
+def worker(rank, size, port, folder, images_file, widths):
+    import nenya.models.resnet_big as resnet_big
+
+    torch.set_num_threads(1)
+    resnet_big.STAGE_WIDTHS = widths
+    environment = {
+        "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    import os
+
+    os.environ.update(environment)
+    with parallel.join(cuda_use=False):
+        results = {str(case): train_some(images_file, *case) for case in CASES}
+        results["errors"] = errors_of(rank)
+        results["buffers"] = buffers_of(rank)
+        results["any"] = parallel.any_of(rank == 1, False)
+        results["objects"] = parallel.share_objects({"rank": rank})
+        results["first"] = parallel.from_first(f"from {rank}")
+    torch.save(results, f"{folder}/{size}_{rank}.pt")
+
+
+def errors_of(rank):
+    """What `together` raises when only process 1 fails."""
+
+    def fail():
+        if rank == 1:
+            raise DataError("the file is gone")
+        return 7
+
+    try:
+        parallel.together(fail)
+    except NenyaError as error:
+        return type(error).__name__, str(error)
+    return None
+
+
+def buffers_of(rank):
+    norm = nn.BatchNorm1d(3)
+    norm.running_mean.fill_(rank + 5)
+    parallel.same_buffers(norm)
+    return norm.running_mean
+
+
+@pytest.fixture(scope="module")
+def images_file(cutouts, tmp_path_factory):
+    import h5py
+    import numpy as np
+
+    path = tmp_path_factory.mktemp("parallel") / "cutouts.h5"
+    with h5py.File(path, "w") as file:
+        file["train"] = cutouts(STEPS * BATCH, 16, 3)
+        file["train_labels"] = np.arange(STEPS * BATCH) % 5
+    return str(path)
+
+
+WIDTHS = (8, 16, 32, 64)
+
+
+@pytest.fixture(scope="module")
+def alone(images_file):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nenya.models.resnet_big.STAGE_WIDTHS", WIDTHS)
+        return {str(case): train_some(images_file, *case) for case in CASES}
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def many(request, images_file, tmp_path_factory):
+    """What each of 2 and of 3 processes found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    size = request.param
+    mp.start_processes(worker, (size, port, str(folder), images_file, WIDTHS), nprocs=size, start_method="spawn")
+    return [torch.load(folder / f"{size}_{rank}.pt", weights_only=True) for rank in range(size)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_loss_gradient_and_weights_are_those_of_one_process(alone, many, case):
+    # The reference has no parts: with running statistics in batch-norm, parts change nothing either.
+    losses, gradient, weights, _ = alone[str((case[0], 1, case[2]))]
+    tolerance = TOLERANCE[case[2]]
+    assert max(float(part.abs().max()) for part in gradient.values()) > 1e-2
+    for found in many:
+        found_losses, found_gradient, found_weights, _ = found[str(case)]
+        assert found_losses == pytest.approx(losses, abs=tolerance)
+        for name, expected in gradient.items():
+            torch.testing.assert_close(found_gradient[name], expected, rtol=tolerance, atol=tolerance, msg=name)
+        for name, expected in weights.items():
+            torch.testing.assert_close(found_weights[name], expected, rtol=tolerance, atol=tolerance, msg=name)
+
+
+def test_samples_and_views_are_those_of_one_process(alone, many):
+    case = str(CASES[0])
+    for found in many:
+        for step, expected in zip(found[case][3], alone[case][3], strict=True):
+            for column, reference in zip(step, expected, strict=True):
+                assert torch.equal(column, reference)
+
+
+def test_an_error_in_one_process_is_an_error_in_all(many):
+    names = [found["errors"][0] for found in many]
+    assert names == ["NenyaError"] + ["OtherProcessError"] * (len(many) - 1)
+    assert many[0]["errors"][1] == f"process 1 of {len(many)}: the file is gone"
+
+
+def test_what_processes_exchange(many):
+    for found in many:
+        assert found["any"] == [True, False]
+        assert found["objects"] == [{"rank": rank} for rank in range(len(many))]
+        assert found["first"] == "from 0"
+        assert found["buffers"].tolist() == [5, 5, 5]
+
+
+def test_a_single_process_exchanges_with_itself():
+    z = torch.randn(3, 2)
+    assert parallel.current() == parallel.Ranks(0, 1, 0)
+    assert parallel.gather(z) is z
+    assert parallel.total(z) is z
+    assert parallel.share_objects(5) == [5]
+    assert parallel.from_first(5) == 5
+    assert parallel.any_of(True, False) == [True, False]
+    assert parallel.together(lambda: 5) == 5
+    error = DataError("x")
+    assert parallel.common(error) is error
+
+
+TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+SRUN = {
+    "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "123456",
+    "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "gpu[007-008]",
+}  # fmt: skip
+
+
+def test_the_place_is_read_from_torchrun_and_from_srun():
+    assert parallel.place_from_environment({}) == (parallel.Ranks(), {})
+    assert parallel.place_from_environment(TORCHRUN) == (parallel.Ranks(2, 4, 0), {})
+    ranks, more = parallel.place_from_environment(SRUN)
+    assert ranks == parallel.Ranks(5, 8, 1)
+    assert more["MASTER_ADDR"] == "gpu007"
+    assert 1024 < int(more["MASTER_PORT"]) < 65536
+
+
+def test_a_slurm_batch_script_is_one_process_whatever_its_job_has():
+    batch = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "a[1-2]"}
+    assert parallel.place_from_environment(batch)[0] == parallel.Ranks()
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR and MASTER_PORT"),
+        (TORCHRUN | {"RANK": "4"}, "there are 4"),
+        (TORCHRUN | {"RANK": "x"}, "whole number"),
+        (SRUN | {"SLURM_STEP_NODELIST": ""}, "node list"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_refused(environment, message):
+    with pytest.raises(OptionError, match=message):
+        parallel.place_from_environment(environment)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("n1", "n1"), ("n1,n2", "n1"), ("n[03-05,9],m", "n03"), ("n[7,9]-ib", "n7-ib"), ("a.b.c", "a.b.c")],
+)
+def test_the_first_node_of_a_slurm_list(nodes, first):
+    assert parallel.first_node(nodes) == first
+
+
+def test_another_process_error_is_not_said_twice():
+    assert not OtherProcessError("x").speaks

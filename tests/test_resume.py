@@ -1,0 +1,188 @@
+"""A run that is killed, stopped or damaged goes on as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import h5py
+import pytest
+import torch
+
+from nenya.errors import CheckpointError, OptionError
+from nenya.train import TO_BE_CONTINUED, run
+from nenya.training.checkpoint import LAST, PREVIOUS, newest_whole, read_checkpoint
+from nenya.training.curves import load_curves
+
+EVERY_STEP = 1e-9  # minutes
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the run's own catches it."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch):
+    """Function: end the run in the step of a given number (from 1), before or after the weights move."""
+    original = torch.optim.SGD.step
+
+    def arm(step, *, after=False):
+        done = 0
+
+        def count(self, *args, **kwargs):
+            nonlocal done
+            done += 1
+            if done == step and not after:
+                raise Killed
+            result = original(self, *args, **kwargs)
+            if done == step:
+                raise Killed
+            return result
+
+        monkeypatch.setattr(torch.optim.SGD, "step", count)
+
+    yield arm
+    monkeypatch.setattr(torch.optim.SGD, "step", original)
+
+
+def outcome(folder, name):
+    """Everything that two runs can differ in: weights, momentum, random state, losses, health."""
+    state = read_checkpoint(folder / LAST)
+    curves = load_curves(folder, name)
+    momentum = [entry["momentum_buffer"] for entry in state["optimizer"]["state"].values()]
+    return (
+        {key: value.tolist() for key, value in state["model"].items()},
+        [buffer.tolist() for buffer in momentum],
+        state["random_state"].tolist(),
+        (curves.train.loss, curves.train.loss_step, curves.train.loss_avg, curves.valid.loss),
+        curves.health,
+    )
+
+
+@pytest.mark.parametrize("every", [EVERY_STEP, None], ids=["every step", "every epoch"])
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again_a_run_ends_with_the_same_bits(tiny, kill_at, every, seed):
+    whole = run(tiny(epochs=3, trial="whole", warm=True, warm_epochs=2))
+    options = tiny(epochs=3, trial="killed", warm=True, warm_epochs=2, save_every_minutes=every)
+    draw = random.Random(seed)
+    for attempt in range(3):
+        kill_at(draw.randint(1, 3), after=draw.random() < 0.5)  # of 9 steps
+        with pytest.raises(Killed):
+            run(options, resume=attempt > 0)
+    kill_at(99)
+    resumed = run(options, resume=True)
+    assert outcome(resumed.folder, resumed.opt.model_name) == outcome(whole.folder, whole.opt.model_name)
+
+
+def test_in_mid_epoch_samples_are_neither_skipped_nor_repeated(tiny, kill_at, monkeypatch):
+    seen = []
+    from nenya.data.loaders import ViewLoader
+
+    original = ViewLoader._batch
+
+    def note(self, rows, *args, **kwargs):
+        if self.train:
+            seen.append(rows.tolist())
+        return original(self, rows, *args, **kwargs)
+
+    monkeypatch.setattr(ViewLoader, "_batch", note)
+    run(tiny(epochs=1, trial="whole", num_workers=0))
+    whole, seen[:] = list(seen), []
+    options = tiny(epochs=1, trial="killed", save_every_minutes=EVERY_STEP, num_workers=0)
+    kill_at(2, after=True)
+    with pytest.raises(Killed):
+        run(options)
+    kill_at(99)
+    run(options, resume=True)
+    # the batch of the step that was lost is computed again, from the weights before it
+    assert seen == [whole[0], whole[1], whole[1], whole[2]]
+
+
+def test_the_state_before_the_last_is_kept_and_used_when_the_last_is_damaged(tiny, caplog):
+    whole = run(tiny(epochs=3, save_freq=10))
+    previous = read_checkpoint(whole.folder / PREVIOUS)
+    assert previous["epoch"] == 2
+    expected = outcome(whole.folder, whole.opt.model_name)
+    last = whole.folder / LAST
+    last.write_bytes(last.read_bytes()[:-1000])
+    resumed = run(tiny(epochs=3, save_freq=10), resume=True)
+    assert "Looking for the newest whole one" in caplog.text
+    assert outcome(resumed.folder, resumed.opt.model_name) == expected
+
+
+def test_the_newer_of_previous_and_epoch_checkpoint_is_taken(tiny):
+    done = run(tiny(epochs=3, save_freq=1))
+    (done.folder / LAST).write_bytes(b"")
+    path, state = newest_whole(done.folder)
+    assert (path.name, state["epoch"]) == ("ckpt_epoch_3.pth", 3)
+    (done.folder / "ckpt_epoch_3.pth").unlink()
+    path, state = newest_whole(done.folder)
+    assert state["epoch"] == 2
+
+
+def test_only_the_newest_epochs_of_this_run_are_kept(tiny):
+    options = tiny(epochs=4, keep=2, save_freq=1, cosine=False)
+    folder = run(options).folder
+    assert sorted(path.name for path in folder.glob("ckpt*")) == ["ckpt_epoch_3.pth", "ckpt_epoch_4.pth"]
+    other = folder / "ckpt_epoch_1.pth"
+    other.write_bytes(b"not of this run")
+    run(tiny(epochs=6, keep=2, save_freq=1, cosine=False), resume=True)
+    names = sorted(path.name for path in folder.glob("ckpt*"))
+    assert names == ["ckpt_epoch_1.pth", "ckpt_epoch_5.pth", "ckpt_epoch_6.pth"]
+    assert other.read_bytes() == b"not of this run"
+
+
+def test_other_data_under_the_same_name_are_refused_and_the_same_elsewhere_are_not(tiny, image_file, tmp_path):
+    run(tiny(epochs=1, cosine=False))
+    moved = image_file.rename(tmp_path / "moved.h5")
+    assert run(tiny(epochs=2, cosine=False, images_file=str(moved)), resume=True).epoch == 2
+    with h5py.File(moved, "a") as file:
+        file["train"][...] = file["train"][...] + 1
+    with pytest.raises(OptionError, match="training data"):
+        run(tiny(epochs=3, cosine=False, images_file=str(moved)), resume=True)
+
+
+def test_a_longer_cosine_is_another_run(tiny):
+    run(tiny(epochs=1))
+    with pytest.raises(OptionError, match="epochs 1 -> 2"):
+        run(tiny(epochs=2), resume=True)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_what_job_systems_send_saves_and_exits_with_75(tiny_file, name):
+    options = tiny_file(epochs=500)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nenya", "train", str(options)], stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if "epoch 1/500" in line:
+            break
+    process.send_signal(getattr(signal, name))
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == TO_BE_CONTINUED == 75
+    assert name in rest
+    assert "--resume" in rest
+    assert "Traceback" not in rest
+
+
+def test_main_in_a_notebook_leaves_with_the_same_code(tiny, monkeypatch):
+    original = torch.optim.SGD.step
+
+    def step_and_signal(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step_and_signal)
+    with pytest.raises(SystemExit) as stopped:
+        run(tiny())
+    assert stopped.value.code == TO_BE_CONTINUED
+
+
+def test_a_checkpoint_of_weights_alone_is_no_place_to_go_on_from(tiny):
+    done = run(tiny(epochs=1))
+    state = torch.load(done.folder / LAST, weights_only=True)
+    del state["optimizer"]
+    torch.save(state, done.folder / LAST)
+    with pytest.raises(CheckpointError, match="no optimizer state"):
+        run(tiny(epochs=1), resume=True)
