@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs clean
+.PHONY: help demo test bench check format docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: $(VENV)/.runtime  ## train on a synthetic ocean in about 3 minutes; result
 
 test: $(VENV)/.dev  ## the test-suite (under 5 minutes on 2 cores)
 	$(BIN)/pytest
+
+bench: $(VENV)/.dev  ## measure speed and memory; benchmarks/RESULTS.md (under 10 minutes on 2 quiet cores)
+	$(BIN)/python -m benchmarks
 
 check: $(VENV)/.dev  ## ruff, mypy, import-linter, codespell
 	$(BIN)/ruff check .

@@ -16,7 +16,9 @@ import platform
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -60,9 +62,12 @@ COLUMNS = {
 }
 
 
-def experiment(name: str, seed: int, data: Path, out: Path) -> dict[str, Any]:
-    """Train once and measure; returns the figures."""
+def experiment(
+    name: str, seed: int, data: Path, out: Path, overrides: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Train once and measure; returns the figures. Options in `overrides` take the place of the experiment's."""
     options = COMMON | EXPERIMENTS[name] | {"data_folder": str(data), "seed": seed, "trial": f"{name}_{seed}"}
+    options |= overrides
     opt = Params.from_dict(options | {"model_root": str((out / "models").absolute())})
     started = time.perf_counter()
     trained = run(opt)

@@ -1,0 +1,1 @@
+"""How fast Nenya is, beside a conventional pipeline and the machine's own limits: ``python -m benchmarks``."""

@@ -1,0 +1,18 @@
+"""The parts: a module each, with ``measure(quick, folder) -> Section``; `folder` is theirs and is removed after."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.results import Section
+
+#: In the order in which they run and stand on the page.
+NAMES = ("limits", "step", "views", "loss", "reading", "growth", "startup", "accumulate", "cuda")
+
+
+def load(name: str) -> Callable[[bool, Path], Section]:
+    """The function that measures a part."""
+    measure: Callable[[bool, Path], Section] = importlib.import_module(f"benchmarks.parts.{name}").measure
+    return measure

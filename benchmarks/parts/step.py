@@ -1,0 +1,165 @@
+"""The training step end to end, from a gzip file to updated weights, beside the conventional pipeline."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import conventional, imagery
+from benchmarks.measure import Series, interleave, ratio
+from benchmarks.parts.limits import best_matmul_rate
+from benchmarks.results import Bar, Section, Table
+from nenya.data.loaders import Batch, nenya_loader
+from nenya.params import Params
+from nenya.training.epoch import train_epoch
+from nenya.training.optim import set_optimizer
+from nenya.training.runtime import computes_bf16
+from nenya.training.step import contrastive_loss, set_model
+
+WINDOW, SHIFT = 40, 5  # pixels
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    num_cutouts: int  # no more than the longest pass takes: what is unpacked is used, as in a whole epoch
+    batch_size: int
+    image_size: int  # pixels
+    steps: dict[str, int]  # by pipeline: about ten seconds of each
+    rounds: int
+
+
+_FULL = _Sizes(192, 32, 64, {"conventional": 2, "nenya fp32": 2, "nenya auto": 6}, rounds=3)
+_QUICK = _Sizes(64, 4, 8, {"conventional": 1, "nenya fp32": 1, "nenya auto": 1}, rounds=1)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    samples_per_second: float
+    waiting_share: float
+
+
+def measure(quick: bool, folder: Path) -> Section:
+    """Train for some steps with each pipeline in turn."""
+    sizes = _QUICK if quick else _FULL
+    file = imagery.write(folder / "cutouts.h5", sizes.num_cutouts, compressed=True)
+    rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    pipelines = {
+        "conventional": _conventional(imagery.copy(file, "conventional"), sizes),
+        "nenya fp32": _nenya(file, sizes, "fp32"),
+        "nenya auto": _nenya(file, sizes, "auto"),
+    }
+    for run in pipelines.values():
+        run(1)  # caches of the file, of the convolutions' plans and of the allocator
+
+    def limits() -> _Measured:
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+            rates[name].append(best_matmul_rate(dtype, quick=quick))
+        return _Measured(0.0, 0.0)
+
+    sides: dict[str, Callable[[], _Measured]] = {"limits": limits}
+    sides |= {name: functools.partial(run, sizes.steps[name]) for name, run in pipelines.items()}
+    measured = interleave(sides, sizes.rounds)
+    return _section(measured, rates, gflop_per_cutout(options(file, sizes.image_size, sizes.batch_size)), sizes)
+
+
+def options(file: Path, image_size: int, batch_size: int, precision: str = "fp32") -> Params:
+    """The same work as the conventional pipeline; nothing is kept in memory, so that every batch is read."""
+    return Params.from_dict(
+        {
+            "images_file": str(file.absolute()),
+            "ssl_model": "resnet18",
+            "random_jitter": [WINDOW, SHIFT],
+            "image_size": image_size,
+            "batch_size_train": batch_size,
+            "precision": precision,
+            "cache_mb": 0,
+            "cuda_use": False,
+        }
+    )
+
+
+def _conventional(file: Path, sizes: _Sizes) -> Callable[[int], _Measured]:
+    dataset = conventional.TwoViews(file, "train", WINDOW, SHIFT, sizes.image_size)
+    model, optimizer = conventional.make_model("resnet18", seed=0)
+
+    def run(num_steps: int) -> _Measured:
+        done = conventional.train(dataset, model, optimizer, sizes.batch_size, num_steps)
+        return _Measured(done.samples_per_second, done.waiting_share)
+
+    return run
+
+
+def _nenya(file: Path, sizes: _Sizes, precision: str) -> Callable[[int], _Measured]:
+    opt = options(file, sizes.image_size, sizes.batch_size, precision)
+    torch.manual_seed(0)
+    loader = nenya_loader(opt)
+    model, criterion = set_model(opt, cuda_use=False)
+    optimizer = set_optimizer(opt, model)
+    epoch = 0
+
+    def run(num_steps: int) -> _Measured:
+        nonlocal epoch
+        epoch += 1
+        loader.max_batches = num_steps
+        done = train_epoch(loader, model, criterion, optimizer, epoch, opt, device=CPU)
+        return _Measured(done.samples_per_second, done.waiting_share)
+
+    return run
+
+
+def gflop_per_cutout(opt: Params, device: torch.device = CPU) -> float:
+    """Floating-point operations of the network and its loss for both views of a cutout, forward and backward."""
+    model, criterion = set_model(opt, cuda_use=device.type == "cuda")
+    view1, view2 = torch.randn(2, 2, 1, opt.image_size, opt.image_size)
+    with FlopCounterMode(display=False) as counter:
+        contrastive_loss(model, criterion, Batch(view1, view2, None, torch.arange(2)), "SimCLR", device).backward()
+    return float(counter.get_total_flops()) / 2 / 1e9
+
+
+def _section(
+    measured: dict[str, list[_Measured]], rates: dict[str, list[float]], gflop: float, sizes: _Sizes
+) -> Section:
+    native = computes_bf16(CPU)
+    speed = {name: [run.samples_per_second for run in runs] for name, runs in measured.items() if name != "limits"}
+    waiting = {name: Series([run.waiting_share for run in measured[name]]) for name in speed}
+    achieved = {name: [gflop * value for value in values] for name, values in speed.items()}
+    shares = {(name, kind): ratio(values, limit) for name, values in achieved.items() for kind, limit in rates.items()}
+    rows = [
+        [
+            name,
+            Series(values).text(),
+            ratio(values, speed["conventional"]).text(".2f"),
+            Series(achieved[name]).text(),
+            f"{shares[name, 'float32'].median:.0%}",
+            f"{shares[name, 'bfloat16'].median:.0%}",
+            f"{waiting[name].median:.1%}",
+        ]
+        for name, values in speed.items()
+    ]
+    heads = ["samples/s", "ratio", "GFLOP/s", "of fp32 product", "of bf16 product", "waiting for data"]
+    products = ", ".join(f"{name} {Series(values).text()} GFLOP/s" for name, values in rates.items())
+    section = Section(
+        "Training step",
+        f"ResNet-18, {sizes.image_size} x {sizes.image_size} pixels, batch {sizes.batch_size}, two views of a window "
+        f"of {WINDOW} pixels shifted by up to {SHIFT}, from a file of {sizes.num_cutouts} float32 cutouts of "
+        f"{imagery.SIZE} x {imagery.SIZE} in gzip chunks of {imagery.CHUNK}; from opening the pass to the last update. "
+        f"The network takes {gflop:.3g} GFLOP per cutout (both views, forward and backward, one channel).",
+        [Table(["pipeline", *heads], rows)],
+        [
+            Bar.of("step, auto / conventional", ratio(speed["nenya auto"], speed["conventional"]), 3.3),
+            Bar.of("step, fp32 / conventional", ratio(speed["nenya fp32"], speed["conventional"]), 1.35),
+            Bar.of("waiting for data, auto", waiting["nenya auto"], 0.03, "%", at_most=True),
+        ],
+        [f"Matrix products in the same rounds: {products}."],
+    )
+    if native:
+        section.bars.insert(1, Bar.of("auto / bf16 matrix product", shares["nenya auto", "bfloat16"], 0.6, "%"))
+    else:
+        section.notes.append("This processor does not compute bfloat16 natively, so auto is float32.")
+    return section

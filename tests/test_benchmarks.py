@@ -1,0 +1,156 @@
+"""The benchmarks: every part runs, and what is compared computes the same thing."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks import conventional, imagery, learning, measure, parts, results
+from benchmarks.__main__ import main
+from benchmarks.parts.reading import fancy, reading_loader, reopened
+from benchmarks.parts.step import options
+from nenya.data.augment import Views, affine_map
+from nenya.losses import SupConLoss
+from nenya.training.step import set_model
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_all_ways_of_reading_give_the_same_pixels(tmp_path, compressed):
+    file = imagery.write(tmp_path / "cutouts.h5", 150, compressed=compressed)
+    with h5py.File(file) as opened:
+        truth = opened["train"][...]
+        rows = np.array([149, 3, 64, 63])
+        np.testing.assert_array_equal(fancy(opened["train"], rows), truth[rows])
+    np.testing.assert_array_equal(reopened(file, rows), truth[rows])
+    seen = []
+    for batch in reading_loader(options(file, 64, 50)):
+        np.testing.assert_array_equal(batch.view1.numpy(), truth[batch.rows.numpy()])
+        seen += batch.rows.tolist()
+    assert sorted(seen) == list(range(150))
+
+
+@pytest.mark.parametrize(("mirror", "angle", "shift"), [((False, True), 0, (5, -3)), ((True, False), 33, (-2, 4))])
+def test_the_conventional_view_is_the_same_part_of_the_cutout(mirror, angle, shift):
+    y, x = np.mgrid[0:64, 0:64] / 64
+    image = (np.sin(7 * x + 2 * y) + np.cos(5 * y * x + 1)).astype(np.float32)
+    theirs = conventional.make_view(image, mirror=mirror, angle=angle, shift=shift, window=40, size=64)
+    views = Views(64, 64, (64, 64), crop=None, flip=False, rotate=False, noise=0, demean=True, seed=0)
+    maps = affine_map(
+        torch.tensor([[40.0, 40.0]], dtype=torch.float64),
+        torch.tensor([shift], dtype=torch.float64),
+        torch.tensor([angle], dtype=torch.float64),
+        1 - 2 * torch.tensor([mirror], dtype=torch.float64),
+        64,
+        64,
+    )
+    ours = views.warp(torch.from_numpy(image)[None, None], maps)[0]
+    inside = (slice(None), slice(12, 52), slice(12, 52))  # the corners look beyond the frame, each its own way
+    difference = (ours - ours.mean())[inside] - torch.from_numpy(theirs)[inside]
+    # interpolating three times instead of once blurs a little; the mean differs by what the corners hold
+    assert (difference - difference.mean()).abs().max() < 0.01 * float(ours.std())
+
+
+@pytest.mark.parametrize("labels", [None, [0, 1, 0, 2, 2, 2]])
+def test_the_textbook_loss_is_the_same_number_with_the_same_gradient(labels):
+    z = F.normalize(torch.randn(6, 2, 8, generator=torch.Generator().manual_seed(1)), dim=2)
+    labels = None if labels is None else torch.tensor(labels)
+    values, gradients = [], []
+    for loss in (conventional.supcon_loss, SupConLoss()):
+        features = z.clone().requires_grad_()
+        values.append(loss(features, labels))
+        values[-1].backward()
+        gradients.append(features.grad)
+    assert float(values[0].detach()) == pytest.approx(float(values[1].detach()), rel=1e-5)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_the_conventional_network_is_the_same_function(tmp_path, narrow):
+    file = imagery.write(tmp_path / "cutouts.h5", 8, compressed=False)
+    theirs, _ = conventional.make_model("resnet18", seed=0)
+    torch.manual_seed(0)
+    ours, _ = set_model(options(file, 16, 4), cuda_use=False)
+    images = torch.randn(4, 1, 16, 16)
+    torch.testing.assert_close(theirs(images.repeat(1, 3, 1, 1)), ours(images), rtol=1e-4, atol=1e-5)
+
+
+def test_every_part_gives_rows_or_says_why_not(tmp_path, narrow, capsys):
+    page = tmp_path / "RESULTS.md"
+    main(["--quick", "--out", str(page)])
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert tuple(kept) == parts.NAMES
+    for section in kept.values():
+        assert section["skipped"] or all(table["rows"] for table in section["tables"])
+        assert all(len(row) == len(table["columns"]) for table in section["tables"] for row in table["rows"])
+    assert not any(kept[name]["skipped"] for name in parts.NAMES if name not in ("accumulate", "cuda"))
+    assert [line for line in page.read_text().splitlines() if line.startswith("## ")] == [
+        f"## {kept[name]['title']}" for name in parts.NAMES
+    ]
+    before = kept["views"]
+    main(["limits", "--quick", "--out", str(page)])
+    assert json.loads((tmp_path / "results.json").read_text())["views"] == before
+
+
+def test_a_part_that_is_skipped_leaves_what_was_measured(tmp_path):
+    page = tmp_path / "RESULTS.md"
+    measured = results.Section("GPU", "How.", [results.Table(["a"], [["1"]])])
+    results.record(page, "cuda", results.Section("GPU", "How.", skipped="none here"), parts.NAMES)
+    assert "Not measured: none here" in page.read_text()
+    results.record(page, "cuda", measured, parts.NAMES)
+    results.record(page, "cuda", results.Section("GPU", "How.", skipped="none here"), parts.NAMES)
+    assert "| 1 |" in page.read_text()
+
+
+def test_an_unknown_part_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["speed"])
+    assert "no part 'speed'" in capsys.readouterr().err
+
+
+def test_a_bar_is_met_on_its_own_side_of_the_bound():
+    assert results.Bar("speed", 2.0, 2.0).met
+    assert not results.Bar("speed", 1.9, 2.0).met
+    assert not results.Bar("memory", 2.1, 2.0, at_most=True).met
+
+
+def test_ratios_are_formed_within_rounds():
+    turns = []
+    measured = measure.interleave({"a": lambda: turns.append("a") or 6.0, "b": lambda: turns.append("b") or 2.0}, 2)
+    assert turns == ["a", "b", "a", "b"]
+    assert measure.ratio(measured["a"], [2.0, 3.0]).values == [3.0, 2.0]
+
+
+WORK = """
+def hold(megabytes):
+    b"x" * (4 * megabytes * 2**20)  # a peak before the work, which is not the work's
+    return lambda: (b"x" * (megabytes * 2**20)).count(b"x")
+"""
+
+
+def test_a_fresh_process_sees_the_peak_of_the_work_alone(tmp_path, monkeypatch):
+    (tmp_path / "work.py").write_text(WORK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert measure.fresh("work:hold", megabytes=64).added == pytest.approx(64 * 2**20, rel=0.1)
+
+
+def test_a_failure_in_a_fresh_process_is_said_aloud():
+    with pytest.raises(RuntimeError, match="no_such_module"):
+        measure.fresh("no_such_module:work")
+
+
+def test_equal_time_needs_the_times_and_scales_the_epochs():
+    cell = next(cell for cell in learning.all_cells() if cell.name == "sst/64/time")
+    assert learning.epochs_of(cell, []) is None
+    rows = [{"cell": "sst/32/epochs", "seconds": 100.0}, {"cell": "sst/64/epochs", "seconds": 400.0}]
+    assert learning.epochs_of(cell, rows) == 2  # of 8
+
+
+def test_the_tables_of_what_is_learned_say_what_was_not_run():
+    row = {"cell": "bt11/bf16/0", "experiment": "bt11", "retrieval": 0.5, "knn": 0.75, "seconds": 60, "epochs": 12}
+    row["environment"] = {"machine": "m"}
+    page = learning.page([row])
+    assert "| bt11 | bf16 | 1 | 0.500 | 0.750 | 1.0 |" in page
+    assert "| bt11 | fp32 | 0 | not run | not run | not run |" in page
+    assert "| sst | 40 | not run |" in page
