@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from nenya.errors import OptionError
+from nenya.parallel import num_cores
 
 #: The processes finish their step and save after a signal; then they are killed. Seconds.
 GRACE = 120
@@ -65,7 +66,7 @@ def start(processes: int, arguments: Sequence[str]) -> int:
         The exit code: 0, or that of the process that failed first.
     """
     # Between them the processes use each core once, unless the user says otherwise.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // processes)))
     for name in ("agent.server.api", "multiprocessing.api"):  # the processes speak for themselves
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     config = LaunchConfig(

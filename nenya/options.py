@@ -294,9 +294,9 @@ class Options(BaseModel):
     )
     syncBN: bool | None = _option(
         None,
-        "Common batch-norm statistics of several processes on GPUs; null: yes. A single process has them anyway.",
+        "Common batch-norm statistics of several processes on GPUs; null: yes. Without effect in a single process.",
         group="Run",
-        source="Chen et al. 2020, sec. 2.1",
+        source="Chen et al. 2020, sec. 2.2",
     )
     gradient_compression: Literal["none", "bf16"] = _option(
         "none",

@@ -58,6 +58,11 @@ def common(error: NenyaError) -> NenyaError:
 _joined = Ranks()
 
 
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def current() -> Ranks:
     """This process's place: rank 0 of 1 unless it is inside `join`."""
     return _joined

@@ -101,3 +101,14 @@ def test_a_mistake_is_said_once_with_exit_code_2(tiny_file):
     assert done.stderr.count("cannot share evenly") == 1
     assert "8 or 10" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tiny_file):
+    steps = {"epochs": 1, "cosine": False}
+    done = subprocess.run(command(tiny_file(**steps), processes=1), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    more = tiny_file(**steps | {"epochs": 2})
+    done = subprocess.run(command(more, "--resume"), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resuming from" in done.stderr
+    assert last_checkpoint(more)["epoch"] == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.results import Section
 
 #: In the order in which they run and stand on the page.
-NAMES = ("limits", "step", "views", "loss", "reading", "growth", "startup", "accumulate", "cuda")
+NAMES = ("limits", "step", "views", "loss", "reading", "growth", "startup", "accumulate", "processes", "cuda")
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

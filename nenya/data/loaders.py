@@ -8,7 +8,6 @@ chunk once an epoch, the next window while the present one is used up.
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -228,7 +227,7 @@ class ViewLoader:
         if self.train:
             return shuffled_windows(rows, length, self.window_chunks, seed, epoch)
         # In the file's order nothing is mixed: enough for the next batch and for every core is enough.
-        few = max(-(-self.batch_size // length), 2 * _num_cores())
+        few = max(-(-self.batch_size // length), 2 * parallel.num_cores())
         return windows_in_order(rows, length, min(few, self.window_chunks))
 
     def _share(self, order: Rows) -> list[Rows]:
@@ -265,7 +264,7 @@ class ViewLoader:
             return
         reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nenya-reader")
         unpackers = ThreadPoolExecutor(
-            max_workers=min(self._read_ahead, _num_cores()), thread_name_prefix="nenya-unpack"
+            max_workers=min(self._read_ahead, parallel.num_cores()), thread_name_prefix="nenya-unpack"
         )  # which starts no thread before it has work
         stream = self._stream(batches, reads, unpackers)
         coming: deque[tuple[Rows, Future[Tensor]]] = deque()
@@ -305,11 +304,6 @@ class ViewLoader:
             if following is not None:
                 coming = self.images.begin_reading(following, threads)
             yield window
-
-
-def _num_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _split_at(places: Rows, ends: Rows, order: Rows) -> list[Rows]:
@@ -365,7 +359,7 @@ def open_images(opt: Params, *, valid: bool = False) -> ImageFile:
         scale=opt.scale,
         max_nodata=opt.max_nodata,
         cache_mb=opt.cache_mb,
-        num_threads=max(1, min(opt.num_workers, _num_cores())),
+        num_threads=max(1, min(opt.num_workers, parallel.num_cores())),
     )
     if opt.nchannels is not None and opt.nchannels != images.num_channels:
         raise DataError(

@@ -1,0 +1,272 @@
+"""The examples and docs/scaling.md: what the scripts do on each exit code, and that what is printed there is so."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import json5
+import pytest
+import typer
+import yaml  # a dependency of pre-commit
+from torch.distributed.run import get_args_parser
+
+from examples import communication
+from nenya.cli import app
+from nenya.launch import GRACE
+from nenya.options import table
+from nenya.options_file import parse_assignments
+from nenya.params import Params
+from nenya.train import TO_BE_CONTINUED
+from nenya.training.checkpoint import read_checkpoint
+
+
+@pytest.fixture
+def examples(request):
+    return request.config.rootpath / "examples"
+
+
+@pytest.fixture
+def page(request):
+    return (request.config.rootpath / "docs" / "scaling.md").read_text()
+
+
+# ---- communication.py
+
+
+def test_what_a_gpu_sends_is_what_one_counts_by_hand():
+    stages = [
+        4 * (64 * 64 * 9) + 4 * 2 * 64,
+        64 * 128 * 9 + 3 * (128 * 128 * 9) + 64 * 128 + 5 * 2 * 128,  # with a shortcut, as the next two
+        128 * 256 * 9 + 3 * (256 * 256 * 9) + 128 * 256 + 5 * 2 * 256,
+        256 * 512 * 9 + 3 * (512 * 512 * 9) + 256 * 512 + 5 * 2 * 512,
+    ]
+    stem, head = 3 * 64 * 9 + 2 * 64, 512 * 512 + 512 + 512 * 128 + 128
+    parameters = stem + sum(stages) + head
+    assert parameters == 11_497_152
+
+    model = communication.build("resnet18", feat_dim=128)
+    assert communication.num_parameters(model) == parameters
+    assert sorted(communication.norm_channels(model)) == 5 * [64] + 5 * [128] + 5 * [256] + 5 * [512]
+    sent = communication.traffic(model, gpus=8, batch_size=512, feat_dim=128)
+    assert sent.gradients == pytest.approx(2 * 7 / 8 * 4 * 11_497_152)
+    assert sent.compressed == pytest.approx(sent.gradients / 2)
+    assert sent.embeddings == pytest.approx(2 * 7 / 8 * (512 * 2 * 128 * 4))
+    assert sent.batch_norm == pytest.approx(7 * 4 * (2 * 4800 + 20) + 2 * 7 / 8 * 4 * 2 * 4800)
+    alone = communication.traffic(model, gpus=1, batch_size=512, feat_dim=128)
+    assert alone == communication.Traffic(0, 0, 0, 0)
+
+
+def test_the_page_shows_what_the_script_prints(page, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["communication.py"])
+    communication.main()
+    assert capsys.readouterr().out in page
+    layers = [len(communication.norm_channels(communication.build(name, 128))) for name in ("resnet18", "resnet50")]
+    assert f"{layers[0]} layers of a ResNet-18 and {layers[1]} of a ResNet-50" in page
+
+
+# ---- slurm.sh
+
+SRUN = """#!/bin/bash
+echo "srun $*" >> "$CALLS"
+trap 'echo "srun got USR1" >> "$CALLS"; exit 75' USR1
+if [[ $SRUN_CODE == wait ]]; then
+    echo ready >> "$CALLS"
+    for _ in {1..300}; do sleep 0.1; done
+fi
+exit "$SRUN_CODE"
+"""
+SCONTROL = """#!/bin/bash
+if [[ $* == *show* ]]; then echo "JobId=7 JobName=nenya JobState=$JOB_STATE Reason=None"; exit; fi
+echo "scontrol $*" >> "$CALLS"
+"""
+
+
+@pytest.fixture
+def sbatch(examples, tmp_path):
+    """Function: start the script as Slurm would, with stand-ins for its commands."""
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    calls = tmp_path / "calls"
+    calls.touch()
+
+    def start(code, state="RUNNING", arguments=("opts.json", "--set", "trial=2")):
+        environment = os.environ | {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls), "SRUN_CODE": str(code), "JOB_STATE": state,
+            "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "8",
+        }  # fmt: skip
+        process = subprocess.Popen(
+            ["bash", str(examples / "slurm.sh"), *arguments], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        return process, lambda: calls.read_text().splitlines()
+
+    return start
+
+
+def test_the_slurm_script_is_sound_bash(examples):
+    subprocess.run(["bash", "-n", str(examples / "slurm.sh")], check=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "requeued", "said"),
+    [
+        (0, "RUNNING", False, ""),
+        (2, "RUNNING", False, "a mistake"),
+        (TO_BE_CONTINUED, "RUNNING", True, ""),
+        (TO_BE_CONTINUED, "CANCELLED", False, "being ended"),
+        (1, "RUNNING", False, "failed with exit code 1"),
+        (137, "RUNNING", False, "failed with exit code 137"),
+    ],
+)
+def test_the_slurm_script_queues_again_only_what_is_to_be_continued(sbatch, code, state, requeued, said):
+    process, calls = sbatch(code, state)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert said in errors
+    step, *more = calls()
+    assert step.endswith("nenya train opts.json --set trial=2 --resume")
+    assert more == (["scontrol requeue 7"] if requeued else [])
+
+
+def test_the_slurm_script_passes_a_signal_on_and_waits_for_the_end(sbatch):
+    process, calls = sbatch("wait")
+    for _ in range(200):
+        if "ready" in calls():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=30)
+    assert process.returncode == TO_BE_CONTINUED
+    assert calls()[-2:] == ["srun got USR1", "scontrol requeue 7"]
+
+
+def test_the_slurm_script_asks_for_an_options_file(sbatch):
+    process, calls = sbatch(0, arguments=())
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, calls()) == (2, [])
+    assert "usage" in errors
+
+
+def test_the_slurm_script_asks_slurm_for_what_the_page_says(examples):
+    lines = (examples / "slurm.sh").read_text().splitlines()
+    asked = [line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH ")]
+    assert {"nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "requeue", "signal=USR1@120"} <= set(asked)
+    first_command = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
+    assert not any(line.startswith("#SBATCH") for line in lines[first_command:])  # Slurm reads no further
+
+
+# ---- kubernetes.yaml
+
+
+@pytest.fixture
+def job(examples):
+    return yaml.safe_load((examples / "kubernetes.yaml").read_text())
+
+
+def action_for(job, exit_code):
+    """What the Job does when its container ends with a code; None where only `backoffLimit` counts."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    for rule in job["spec"]["podFailurePolicy"]["rules"]:
+        condition = rule.get("onExitCodes")
+        if condition and condition["containerName"] == container["name"] and exit_code in condition["values"]:
+            assert condition["operator"] == "In"
+            return rule["action"]
+    return None
+
+
+def test_kubernetes_goes_on_after_75_gives_up_after_2_and_counts_the_rest(job):
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    assert action_for(job, TO_BE_CONTINUED) == "Ignore"
+    assert action_for(job, 2) == "FailJob"
+    assert action_for(job, 1) is None
+    assert action_for(job, 137) is None
+    assert job["spec"]["podReplacementPolicy"] == "Failed"
+    pod = job["spec"]["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"  # what podFailurePolicy asks for
+    assert pod["terminationGracePeriodSeconds"] > GRACE
+
+
+def test_the_container_s_command_is_one_of_nenya_s(job):
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    program, *arguments = container["command"] + container["args"]
+    assert program == "nenya"
+    parsed = parse(arguments)
+    assert parsed["resume"]
+    assert parsed["nproc"] == "auto"
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
+    assert {"/data", "/models", "/dev/shm"} == set(mounts)
+    assert parse_assignments(parsed["settings"]) == {"data_folder": "/data", "model_root": "/models"}
+
+
+def parse(arguments):
+    """What the command line makes of the arguments after ``nenya``; fails at a wrong one."""
+    command, *rest = arguments
+    found = typer.main.get_command(app).commands[command].make_context(command, rest).params
+    assert set(parse_assignments(found["settings"] or ())) <= set(table())
+    return found
+
+
+# ---- docs/scaling.md
+
+
+def test_the_commands_of_the_page_exist(page):
+    blocks = re.findall(r"```\n(.*?)```", page, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    seen = set()
+    for line in lines:
+        program, *arguments = shlex.split(line, comments=True)
+        seen.add(program)
+        if program == "torchrun":
+            launched = get_args_parser().parse_args(arguments)
+            assert (launched.module, launched.training_script) == (True, "nenya")
+            arguments = launched.training_script_args
+        elif program == "sbatch":
+            assert arguments[0] == "examples/slurm.sh"
+            arguments = ["train", *arguments[1:]]
+        assert parse(arguments)
+    assert seen == {"nenya", "torchrun", "sbatch"}
+
+
+def test_the_options_of_the_page_exist(page):
+    for block in re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL):
+        Params.from_dict(json5.loads(block))
+    for text in re.findall(r'`("\w+": [^`]+)`', page):
+        Params.from_dict(json5.loads("{" + text + "}"))
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", page))
+    assert {"batch_size_train", "save_every_minutes"} <= named
+    assert named <= set(table())
+
+
+def test_two_nodes_under_torchrun_train_one_model(tiny_file, page):
+    (command,) = re.findall(r"^torchrun --nnodes=2.*?\n(?=```)", page, flags=re.DOTALL | re.MULTILINE)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = tiny_file(epochs=1)
+    for there, here in (
+        ("node1:29500", f"localhost:{port}"),
+        ("per-node=4", "per-node=1"),
+        ("opts.json", str(options)),
+    ):
+        assert there in command
+        command = command.replace(there, here)
+    arguments = shlex.split(command.replace("\\\n", " "))[1:]
+    nodes = [
+        subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *arguments], stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [node.communicate(timeout=120)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert sum(text.count("epoch 1/1: loss") for text in said) == 1  # one process of the two speaks
+    (last,) = (options.parent / "models").glob("*/last.pth")
+    assert read_checkpoint(last)["epoch"] == 1
+    saved = json.loads((last.parent / "options.json").read_text())
+    assert saved["batch_size_train"] == 8
