@@ -18,7 +18,7 @@ from nenya.models import build_model
 from nenya.params import Params, complete_options
 from nenya.train import open_loaders
 from nenya.training import events
-from nenya.training.checkpoint import LAST, checkpoints, epoch_file
+from nenya.training.checkpoint import LAST, PREVIOUS, checkpoints, epoch_file
 from nenya.training.curves import picture_file
 from nenya.training.gradients import num_parts
 from nenya.training.report import describe_run
@@ -111,7 +111,8 @@ def _room(opt: Params, train: ViewLoader, dtype: torch.dtype, device: torch.devi
         return f"{here}: not even one cutout at a time fits; choose a smaller backbone or image_size"
     return (
         f"{here}: about {fits} cutouts fit at once, fewer than the batch of {train.batch_size}; "
-        f'"micro_batch_size": {fits} gives the same loss in that memory'
+        f'"micro_batch_size": {fits} gives the same loss in that memory '
+        "(several processes need their shares only)"
     )
 
 
@@ -131,17 +132,19 @@ def _reading(train: ViewLoader) -> str:
 
 def _files(opt: Params, weights: int) -> list[str]:
     folder = Path(opt.model_folder)
-    kept = opt.epochs // opt.save_freq
+    written = opt.epochs // opt.save_freq
+    kept = written if opt.keep is None else min(written, opt.keep + 1)  # one more is written before the oldest goes
     size = 2 * weights / _MB  # weights and momentum
-    names = [f"{LAST} ({size:.0f} MB)"]
+    names = [f"{LAST} and {PREVIOUS} ({size:.0f} MB each)"]
     if kept:
         names.append(f"{kept} of {epoch_file('', opt.save_freq)} ... ({kept * size:.0f} MB)")
     names.append(str(picture_file("", opt.model_name).parent) + os.sep)
     free = shutil.disk_usage(_existing(folder)).free / _MB
-    if free < (kept + 2) * size:
+    need = (kept + 3) * size  # with the last, the one before it, and one that is being written
+    if free < need:
         raise OptionError(
-            f"{_existing(folder)} has {free:.0f} MB free, but the checkpoints need {(kept + 2) * size:.0f} MB: free "
-            "space, raise save_freq, or set model_root to another disk."
+            f"{_existing(folder)} has {free:.0f} MB free, but the checkpoints need {need:.0f} MB: free "
+            "space, raise save_freq, set keep, or set model_root to another disk."
         )
     lines = [f"  {'files':<11}{', '.join(names)}; {free / 1024:.0f} GB free there"]
     if checkpoints(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nenya import __version__
-from nenya.errors import NenyaError, OtherProcessError
+from nenya.errors import NenyaError, OptionError, OtherProcessError
 
 if TYPE_CHECKING:
     from nenya.params import Params
@@ -71,9 +72,16 @@ def train(
     from nenya.train import run
 
     processes = launch.num_processes(nproc)
+    ranks = parallel.place_from_environment()[0]
+    if processes > 1 and ranks.size > 1:
+        raise OptionError(
+            "--nproc is given, but torchrun or srun has started several processes already: use one of them."
+        )
     if processes > 1:
-        raise typer.Exit(launch.start(processes, launch.without_nproc(sys.argv[1:])))
-    if not parallel.place_from_environment()[0].first:
+        flags = [f"--{name}" for name, given in (("debug", debug), ("resume", resume), ("force", force)) if given]
+        pairs = [text for setting in settings or () for text in ("--set", setting)]
+        raise typer.Exit(launch.start(processes, ["train", str(options_file), *flags, *pairs]))
+    if not ranks.first:
         silence()
     run(_options(options_file, settings), debug=debug, resume=resume, force=force)
 
@@ -151,26 +159,39 @@ def main(arguments: list[str] | None = None) -> None:
         SystemExit: Always. 0: done; 2: a mistake of the user's, said in one message; 130: stopped by Ctrl-C; 75:
             stopped by SIGTERM or SIGUSR1, to be continued; 1: a fault of the program, or another process was lost.
     """
+    code = _run(_repeat_set(sys.argv[1:] if arguments is None else arguments))
+    folder = os.environ.get("NENYA_EXIT_CODES")  # one of several processes, whose launcher wants to know
+    if folder is not None:
+        (Path(folder) / str(os.getpid())).write_text(str(code))
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command; the exit code."""
     try:
-        app(_repeat_set(sys.argv[1:] if arguments is None else arguments))
+        app(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except OtherProcessError as error:
         if error.speaks:
             _complain(str(error))
-        sys.exit(OWN_FAULT)
+        return OWN_FAULT if error.lost else USER_MISTAKE
     except NenyaError as error:
         _complain(str(error))
-        sys.exit(USER_MISTAKE)
+        return USER_MISTAKE
     except Exception as error:
         if _out_of_memory(error):
             _complain(
-                "out of memory: lower batch_size_train, image_size or feat_dim; `nenya check OPTS` estimates the need."
+                "out of memory: lower batch_size_train, image_size or feat_dim, or compute each batch in parts "
+                "(micro_batch_size); `nenya check OPTS` estimates the need."
             )
-            sys.exit(USER_MISTAKE)
+            return USER_MISTAKE
         traceback.print_exc()
         _complain("this is a fault of Nenya, not yours: please report it with the lines above.")
-        sys.exit(OWN_FAULT)
+        return OWN_FAULT
+    return 0
 
 
 def _options(path: Path, settings: list[str] | None) -> Params:

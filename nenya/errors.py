@@ -34,8 +34,10 @@ class OtherProcessError(NenyaError):
 
     Attributes:
         speaks: Whether this process is the one to say so.
+        lost: Whether the other is gone, instead of having said what is wrong with the input.
     """
 
-    def __init__(self, message: str, *, speaks: bool = False) -> None:
+    def __init__(self, message: str, *, speaks: bool = False, lost: bool = False) -> None:
         super().__init__(message)
         self.speaks = speaks
+        self.lost = lost

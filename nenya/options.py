@@ -35,7 +35,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
 #: Options that `Options.derive` sets from the others where the user gave none.
 DERIVED = ("model_name", "model_folder", "latents_folder")
 
-#: Options that a resumed run may have changed: they move no number of what is trained. (Data are known by themselves.)
+#: Options that a resumed run may have changed: they say where, how often and how fast, not what. (Data are compared
+#: themselves.)
 HARMLESS = (
     "images_file", "data_folder", "dataset", "num_workers", "model_root", "trial", "save_freq", "save_every_minutes",
     "keep", "valid_freq", "print_freq", "tensorboard", "on_collapse",

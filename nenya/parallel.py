@@ -8,8 +8,10 @@ and small objects.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,12 +21,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.distributed.rendezvous import rendezvous
 
 from nenya.errors import NenyaError, OptionError, OtherProcessError
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
-#: How long a process waits for another that neither answers nor ends. One that ends is noticed at once.
+#: How long a process waits for another that neither answers nor ends; at the start, and later. With gloo one that ends
+#: is noticed at once; with NCCL a process may wait on, and it is the launcher that ends it.
+PATIENCE_AT_START = timedelta(minutes=5)
 PATIENCE = timedelta(minutes=30)
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -95,17 +102,18 @@ def place_from_environment(environment: Mapping[str, str] = os.environ) -> tuple
             _number(environment, name) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
         )
         nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_JOB_NODELIST", "localhost"))
-        job = _number(environment, "SLURM_JOB_ID") + _number(environment, "SLURM_STEP_ID")
+        job = 7 * _number(environment, "SLURM_JOB_ID") + _number(environment, "SLURM_STEP_ID")
         return _checked(rank, size, local), {
             "MASTER_ADDR": environment.get("MASTER_ADDR", first_node(nodes)),
-            "MASTER_PORT": environment.get("MASTER_PORT", str(20_000 + job % 40_000)),
+            # below the ports that systems give out by themselves
+            "MASTER_PORT": environment.get("MASTER_PORT", str(10_000 + job % 20_000)),
         }
     return Ranks(), {}
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "0")
-    if not text.isdigit():
+    if not text.isdecimal():
         raise OptionError(f"the environment variable {name} is {text!r}; expected a whole number.")
     return int(text)
 
@@ -136,7 +144,7 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
         The place.
 
     Raises:
-        OptionError: The environment's variables make no sense.
+        OptionError: The environment's variables make no sense, or two processes have one GPU.
         OtherProcessError: Another process of the run ended or cannot be reached.
     """
     global _joined
@@ -148,21 +156,44 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
     cuda = cuda_use and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
+    if ranks.first:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        logger.info("waiting for %d more processes at %s", ranks.size - 1, place)
     with _lost_peers(ranks):
         # gloo beside NCCL carries what lies in main memory: options, losses, the word to stop
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.size, timeout=PATIENCE)
+        store, _, _ = next(rendezvous("env://", ranks.rank, ranks.size, timeout=PATIENCE_AT_START))
+        dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=PATIENCE)
     _joined = ranks
+    clean = False
     try:
         with _lost_peers(ranks):
+            if cuda:
+                _require_own_gpu()
             yield ranks
+        clean = True
     except NenyaError as error:
         if not ranks.first and not isinstance(error, OtherProcessError):
             error.args = (f"process {ranks.rank} of {ranks.size}: {error}",)
         raise
     finally:
         _joined = Ranks()
-        dist.destroy_process_group()
+        if clean:
+            dist.destroy_process_group()
+        else:  # the others may never come: do not wait for what they were to exchange
+            dist.distributed_c10d._abort_process_group()
+
+
+def _require_own_gpu() -> None:
+    gpu = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    everyone = share_objects((socket.gethostname(), gpu))
+    if len(set(everyone)) < len(everyone):
+        raise common(
+            OptionError(
+                f"{len(everyone)} processes share {len(set(everyone))} GPUs, but each needs one of its own: start "
+                "fewer, see that LOCAL_RANK counts those of a machine, or set cuda_use to false."
+            )
+        )
 
 
 @contextlib.contextmanager
@@ -172,13 +203,13 @@ def _lost_peers(ranks: Ranks) -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error)
-        lost = isinstance(error, dist.DistError) or re.search(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)", text)
-        if not lost:
+        if not re.search(r"connection|timed? ?out|socket|remote process|closed|abort", text, re.IGNORECASE):
             raise
         raise OtherProcessError(
             f"process {ranks.rank} of {ranks.size} lost another process of the run, which ended or cannot be reached "
             f"({_cause(text)}). Its own message says why; start again with --resume.",
-            speaks=ranks.first,
+            speaks=ranks.rank <= 1,  # should the first be the one that is lost
+            lost=True,
         ) from error
 
 
@@ -238,6 +269,16 @@ def from_first(mine: T) -> T:
     return box[0]
 
 
+def to_first(mine: T) -> list[T]:
+    """What every process gives, in the order of ranks, in rank 0; nothing in the others."""
+    ranks = current()
+    if ranks.size == 1:
+        return [mine]
+    everyone: list[Any] | None = [None] * ranks.size if ranks.first else None
+    dist.gather_object(mine, everyone, dst=0)
+    return everyone or []
+
+
 def any_of(*flags: bool) -> list[bool]:
     """Whether any process has raised each flag."""
     if current().size == 1:
@@ -254,11 +295,6 @@ def total(values: Tensor) -> Tensor:
     values = values.detach().clone()
     dist.all_reduce(values)
     return values
-
-
-def barrier() -> None:
-    """Wait until every process is here."""
-    any_of(False)
 
 
 def same_buffers(module: torch.nn.Module) -> None:

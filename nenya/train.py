@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import logging
 import os
 import signal
@@ -140,12 +141,13 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
     if debug:
         shorten(opt)
     with contextlib.ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
         ranks = stack.enter_context(parallel.join(opt.cuda_use))
         if not ranks.first:
             silence()
         parallel.together(lambda: claim_folder(opt, stack))
-        interruption = stack.enter_context(Interruption())
         state = parallel.together(lambda: prepare(opt, max_batches=DEBUG_BATCHES if debug else None))
+        require_same_work(state)
         logger.info("nenya %s", __version__)
         for line in describe_run(opt, state.train, state.valid, state.model, state.device):
             logger.info(line)
@@ -185,9 +187,34 @@ def share_position(state: Run) -> None:
     """Let the other processes begin where the first does; the weights follow when the model is distributed."""
     position = state.epoch, state.partial_losses, state.epoch_files, state.curves
     state.epoch, state.partial_losses, state.epoch_files, state.curves = parallel.from_first(position)
-    momentum = parallel.from_first(state.optimizer.state_dict() if parallel.current().first else {})
+    momentum = parallel.from_first(_in_main_memory(state.optimizer.state_dict()) if parallel.current().first else {})
     if not parallel.current().first:
         state.optimizer.load_state_dict(momentum)
+
+
+def _in_main_memory(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state for other processes: a GPU's tensor would arrive on that same GPU in each of them."""
+    entries = {
+        number: {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
+        for number, entry in state["state"].items()
+    }
+    return {**state, "state": entries}
+
+
+def require_same_work(state: Run) -> None:
+    """See that all processes have the same options and data, which on several machines is not a matter of course.
+
+    Raises:
+        OptionError: They have not.
+    """
+    works = parallel.share_objects(json.dumps([state.opt.dict, state.data], sort_keys=True))
+    if len(set(works)) > 1:
+        raise parallel.common(
+            OptionError(
+                "the processes of the run do not have the same options and data. Start all with the same command, and "
+                "keep options file and imagery where every machine sees the same ones."
+            )
+        )
 
 
 def shorten(opt: Params) -> None:
@@ -226,12 +253,18 @@ def prepare(opt: Params, max_batches: int | None = None) -> Run:
 
 
 def fingerprint(train: ViewLoader) -> str:
-    """What tells training data from others, whatever the file is called: shape, type, usable cutouts, some pixels."""
+    """What tells training data from others, whatever the file is called: all on which the batches depend.
+
+    Shape, type, usable cutouts, labels, some pixels, and how many cutouts are stored together: the order rests on it.
+    """
     images = train.images
     rows = images.usable
     some = rows[np.linspace(0, len(rows) - 1, 16).astype(np.int64)]
     checksum = zlib.crc32(images.read(some).tobytes(), zlib.crc32(rows.tobytes()))
-    return f"{len(rows)} usable cutouts of {images.shape} {images.dtype}, checksum {checksum:08x}"
+    if train.labels is not None:
+        checksum = zlib.crc32(train.labels.tobytes(), checksum)
+    together = f", read {images.joint_length} at a time" if images.joint_length > 1 else ""
+    return f"{len(rows)} usable cutouts of {images.shape} {images.dtype}{together}, checksum {checksum:08x}"
 
 
 def open_loaders(opt: Params) -> tuple[ViewLoader, ViewLoader | None]:
@@ -307,6 +340,14 @@ def go_on(state: Run, *, force: bool = False) -> bool:
     state.epoch = checkpoint["epoch"]
     state.partial_losses = checkpoint.get("partial_losses", [])
     state.epoch_files = checkpoint.get("epoch_files", [])
+    before, now = checkpoint.get("num_processes", 1), parallel.current().size
+    if before != now:
+        logger.warning(
+            "%d processes, %d before: the order of the samples is the same; the numbers are up to rounding, and up to "
+            "batch-norm where each process normalises its own share",
+            now,
+            before,
+        )
     if changed:
         logger.warning("changed since the checkpoint: %s", "; ".join(changed))
     if changed and state.partial_losses:
@@ -450,7 +491,8 @@ def save(state: Run) -> None:
     Raises:
         NonFiniteLossError: The weights are not finite; nothing is written over a good checkpoint.
     """
-    if not all(bool(torch.isfinite(weights).all()) for weights in state.model.state_dict().values()):
+    # running statistics may differ between processes, so all must hear of it
+    if parallel.any_of(not all(torch.stack([torch.isfinite(w).all() for w in state.model.state_dict().values()])))[0]:
         raise parallel.common(
             NonFiniteLossError(
                 f"the weights are not finite after epoch {state.epoch}: the training diverged in its last batches. "
@@ -491,6 +533,7 @@ def write_outputs(state: Run) -> None:
             partial_losses=state.partial_losses,
             data=state.data,
             epoch_files=state.epoch_files,
+            num_processes=parallel.current().size,
         )
     state.epoch_files = drop_old_epochs(folder, state.epoch_files, opt.keep)
 

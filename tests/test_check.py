@@ -1,10 +1,13 @@
 """``nenya check`` on memory: what a step needs, and how many cutouts fit at once."""
 
+from collections import namedtuple
+
 import pytest
 import torch
 
 from nenya.check import check_run, step_bytes
 from nenya.data.loaders import nenya_loader
+from nenya.errors import OptionError
 from nenya.models import build_model
 
 
@@ -48,3 +51,12 @@ def test_the_micro_batch_that_fits_is_named_and_fits(tiny, monkeypatch):
     monkeypatch.setattr("nenya.check.free_memory", lambda device: int(need / 0.8) + 1)
     text = "\n".join(check_run(opt))
     assert '"micro_batch_size": 5 gives the same loss' in text
+
+
+def test_room_on_the_disk_is_asked_for_what_is_kept_only(tiny, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("nenya.check.shutil.disk_usage", lambda path: usage(0, 0, 20 * 2**20))
+    many = {"epochs": 1000, "save_freq": 1}
+    with pytest.raises(OptionError, match="set keep"):
+        check_run(tiny(**many))
+    assert "3 of ckpt_epoch_1.pth" in "\n".join(check_run(tiny(**many, keep=2)))

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
+import signal
 import socket
 from itertools import product
+from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from nenya import parallel
 from nenya.data.loaders import nenya_loader
 from nenya.errors import DataError, NenyaError, OptionError, OtherProcessError
 from nenya.losses import SupConLoss
+from nenya.models import resnet_big
 from nenya.models.resnet_big import SupConResNet
-from nenya.params import Params
+from nenya.params import Params, complete_options
+from nenya.train import run
+from nenya.training import curves
+from nenya.training.checkpoint import read_checkpoint
+from nenya.training.curves import load_curves
 from nenya.training.gradients import compute_gradient, distribute
 from nenya.training.optim import set_optimizer
 
 CPU = torch.device("cpu")
 BATCH, STEPS = 12, 2
 CASES = list(product(["SimCLR", "SupCon"], [1, 2], [torch.float64, torch.float32]))
+WIDTHS = (8, 16, 32, 64)  # an eighth: the same code
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
@@ -62,26 +73,47 @@ def train_some(images_file, method, parts, dtype):
     return losses, first, copy.deepcopy(model.state_dict()), together
 
 
-def worker(rank, size, port, folder, images_file, widths):
-    import nenya.models.resnet_big as resnet_big
+def in_processes(size, work, *arguments):
+    """Call ``work(rank, *arguments)`` in so many processes that find each other; their exit codes.
 
+    They are forked from a server that has imported torch and done nothing with it: from this process, which has, a
+    fork is not safe.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nenya.train", "scipy", "matplotlib.figure"])
+    processes = [context.Process(target=begin, args=(rank, size, port, work, arguments)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    alive = [process for process in processes if process.exitcode is None]
+    for process in alive:
+        process.kill()
+    assert not alive, "processes hang"
+    return [process.exitcode for process in processes]
+
+
+def begin(rank, size, port, work, arguments):
     torch.set_num_threads(1)
-    resnet_big.STAGE_WIDTHS = widths
-    environment = {
-        "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    import os
+    resnet_big.STAGE_WIDTHS = WIDTHS
+    curves.draw = lambda drawn, path, title: Path(path).write_bytes(b"")
+    place = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    work(rank, *arguments)
 
-    os.environ.update(environment)
-    with parallel.join(cuda_use=False):
+
+def compute(rank, folder, images_file):
+    with parallel.join(cuda_use=False) as ranks:
         results = {str(case): train_some(images_file, *case) for case in CASES}
         results["errors"] = errors_of(rank)
         results["buffers"] = buffers_of(rank)
         results["any"] = parallel.any_of(rank == 1, False)
         results["objects"] = parallel.share_objects({"rank": rank})
         results["first"] = parallel.from_first(f"from {rank}")
-    torch.save(results, f"{folder}/{size}_{rank}.pt")
+    torch.save(results, f"{folder}/{ranks.size}_{rank}.pt")
 
 
 def errors_of(rank):
@@ -108,17 +140,11 @@ def buffers_of(rank):
 
 @pytest.fixture(scope="module")
 def images_file(cutouts, tmp_path_factory):
-    import h5py
-    import numpy as np
-
     path = tmp_path_factory.mktemp("parallel") / "cutouts.h5"
     with h5py.File(path, "w") as file:
         file["train"] = cutouts(STEPS * BATCH, 16, 3)
         file["train_labels"] = np.arange(STEPS * BATCH) % 5
     return str(path)
-
-
-WIDTHS = (8, 16, 32, 64)
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +158,8 @@ def alone(images_file):
 def many(request, images_file, tmp_path_factory):
     """What each of 2 and of 3 processes found."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     size = request.param
-    mp.start_processes(worker, (size, port, str(folder), images_file, WIDTHS), nprocs=size, start_method="spawn")
+    assert in_processes(size, compute, folder, images_file) == [0] * size
     return [torch.load(folder / f"{size}_{rank}.pt", weights_only=True) for rank in range(size)]
 
 
@@ -233,5 +256,89 @@ def test_the_first_node_of_a_slurm_list(nodes, first):
     assert parallel.first_node(nodes) == first
 
 
-def test_another_process_error_is_not_said_twice():
-    assert not OtherProcessError("x").speaks
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("[x.cc:1] Connection closed by peer [127.0.0.1]:1. Check the logs.", True),
+        ("NCCL error: remote process exited or there was a network error", True),
+        ("Timed out waiting 1800000ms for recv operation to complete", True),
+        ("NCCL error: invalid usage", False),  # a fault of the program keeps its traceback
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_a_lost_process_is_told_from_a_fault_of_the_program(text, lost):
+    with (
+        pytest.raises(OtherProcessError if lost else RuntimeError) as raised,
+        parallel._lost_peers(parallel.Ranks(1, 2)),
+    ):
+        raise RuntimeError(text)
+    if lost:
+        assert raised.value.lost
+        assert "x.cc" not in str(raised.value)
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+def train(rank, opt, resume, signal_at):
+    """Train in one of several processes; SIGTERM comes to the second in the step of a given number."""
+    steps = 0
+    original = torch.optim.SGD.step
+
+    def step(self, *arguments, **named):
+        nonlocal steps
+        steps += 1
+        if rank == 1 and steps == signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *arguments, **named)
+
+    torch.optim.SGD.step = step
+    run(opt, resume=resume)
+
+
+def state_of(opt):
+    complete_options(opt)
+    return read_checkpoint(Path(opt.model_folder) / "last.pth")
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_stopped_in_mid_epoch_and_resumed_end_with_the_same_bits(tiny, accumulate):
+    whole, halves = (tiny(epochs=3, trial=trial, accumulate=accumulate) for trial in ("whole", "halves"))
+    assert in_processes(2, train, whole, False, None) == [0, 0]
+    assert in_processes(2, train, halves, False, 5) == [75, 75]
+    stopped = state_of(halves)
+    assert (stopped["epoch"], len(stopped["partial_losses"])) == (1, 2)
+    assert stopped["num_processes"] == 2
+    assert in_processes(2, train, halves, True, None) == [0, 0]
+    expected, found = state_of(whole), state_of(halves)
+    assert found["epoch"] == 3
+    for name, value in expected["model"].items():
+        assert torch.equal(found["model"][name], value), name
+    for number, state in expected["optimizer"]["state"].items():
+        assert torch.equal(found["optimizer"]["state"][number]["momentum_buffer"], state["momentum_buffer"])
+    recorded = [load_curves(opt.model_folder, opt.model_name) for opt in (whole, halves)]
+    assert recorded[0] == recorded[1]
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tiny, caplog):
+    first = tiny(epochs=1, cosine=False)
+    run(first)
+    more = tiny(epochs=2, cosine=False)
+    assert in_processes(2, train, more, True, None) == [0, 0]
+    state = state_of(more)
+    assert (state["epoch"], state["num_processes"]) == (2, 2)
+    run(tiny(epochs=3, cosine=False), resume=True)
+    assert "1 processes, 2 before" in caplog.text
+    assert state_of(more)["epoch"] == 3
+
+
+def train_apart(rank, options):
+    run(options[rank])
+
+
+def test_processes_with_other_options_are_refused(tiny):
+    assert in_processes(2, train_apart, [tiny(temp=0.1), tiny(temp=0.2)]) == [1, 1]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_in_all(tiny):
+    assert in_processes(2, train, tiny(batch_size_train=9), False, None) == [1, 1]

@@ -12,7 +12,7 @@ import torch
 
 from nenya.errors import CheckpointError, OptionError
 from nenya.train import TO_BE_CONTINUED, run
-from nenya.training.checkpoint import LAST, PREVIOUS, newest_whole, read_checkpoint
+from nenya.training.checkpoint import LAST, PREVIOUS, keep_previous, newest_whole, read_checkpoint
 from nenya.training.curves import load_curves
 
 EVERY_STEP = 1e-9  # minutes
@@ -186,3 +186,31 @@ def test_a_checkpoint_of_weights_alone_is_no_place_to_go_on_from(tiny):
     torch.save(state, done.folder / LAST)
     with pytest.raises(CheckpointError, match="no optimizer state"):
         run(tiny(epochs=1), resume=True)
+
+
+def test_other_labels_or_another_layout_are_other_data(tiny, image_file):
+    """Both decide which cutouts meet in a batch, or what is learned from them."""
+    options = {"cosine": False, "ssl_method": "SupCon", "cache_mb": 0}
+    run(tiny(epochs=1, **options))
+    with h5py.File(image_file, "a") as file:
+        labels = file["train_labels"][...]
+        file["train_labels"][...] = labels[::-1]
+    with pytest.raises(OptionError, match="training data"):
+        run(tiny(epochs=2, **options), resume=True)
+    with h5py.File(image_file, "a") as file:
+        file["train_labels"][...] = labels
+        pixels = file["train"][...]
+        del file["train"]
+        file.create_dataset("train", data=pixels, chunks=(4, 1, 16, 16))
+    with pytest.raises(OptionError, match="read 4 at a time"):
+        run(tiny(epochs=2, **options), resume=True)
+
+
+def test_a_save_after_a_kill_between_two_files_leaves_no_leftover(tiny):
+    """Then both names stand for one file, and renaming one to the other does nothing."""
+    done = run(tiny(epochs=1))
+    (done.folder / PREVIOUS).unlink(missing_ok=True)
+    keep_previous(done.folder)
+    keep_previous(done.folder)
+    assert (done.folder / PREVIOUS).samefile(done.folder / LAST)
+    assert not list(done.folder.glob(".*unfinished*"))

@@ -85,6 +85,7 @@ class ViewLoader:
 
     Attributes:
         max_batches: Longest pass of this process, for a trial run; None for all batches.
+        labels: Label of every cutout of the file [N], or None.
         window_chunks: Chunks of a chunked dataset that are read and mixed together.
 
     Raises:
@@ -114,7 +115,7 @@ class ViewLoader:
         self.rank = rank
         self.num_ranks = num_ranks
         self.batch_size = self._fitting(batch_size)
-        self._labels = labels
+        self.labels = labels
         self._read_ahead = read_ahead
         self.window_chunks = self._mixed_chunks(window_mb) if self._in_windows else 1
         self.max_batches: int | None = None
@@ -242,7 +243,7 @@ class ViewLoader:
         numbers = self._send(torch.tensor(rows))  # a copy: the consumer may change it
         images = self.images.to_float(self._send(pixels))
         view1, view2 = self.views.make(images, numbers, epoch, TRAIN if self.train else VALID)
-        labels = None if self._labels is None else self._send(torch.from_numpy(self._labels[rows]))
+        labels = None if self.labels is None else self._send(torch.from_numpy(self.labels[rows]))
         return Batch(view1, view2, labels, numbers)
 
     def _send(self, tensor: Tensor) -> Tensor:

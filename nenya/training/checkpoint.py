@@ -71,6 +71,7 @@ def write_checkpoint(
     partial_losses: Sequence[float] = (),
     data: str | None = None,
     epoch_files: Sequence[str] = (),
+    num_processes: int = 1,
 ) -> None:
     """Write a checkpoint, in the middle of an epoch too; see `save_model`.
 
@@ -86,6 +87,7 @@ def write_checkpoint(
         partial_losses: Losses of the batches done of the epoch after `epoch`.
         data: What tells the training data from others.
         epoch_files: Names of the checkpoints of single epochs that the run has written and kept.
+        num_processes: How many trained together.
 
     Raises:
         NenyaError: The file cannot be written.
@@ -99,6 +101,7 @@ def write_checkpoint(
         "random_state": torch.get_rng_state(),
         "data": data,
         "epoch_files": list(epoch_files),
+        "num_processes": num_processes,
         "nenya_version": nenya.__version__,
     }
     with atomic_write(file) as temporary:
@@ -115,7 +118,7 @@ def keep_previous(folder: str | os.PathLike[str]) -> None:
         NenyaError: The file cannot be written.
     """
     last, previous = Path(folder) / LAST, Path(folder) / PREVIOUS
-    if not last.is_file():
+    if not last.is_file() or (previous.exists() and previous.samefile(last)):
         return
     with atomic_write(previous) as temporary:
         temporary.unlink()

@@ -169,7 +169,7 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             losses.add(compute_gradient(model, criterion, batch, opt, device), batch)
             optimizer.step()
-            # Reading a loss makes the host wait for the GPU: there it is done at print frequency only.
+            # Reading a loss makes the host wait for the GPU, so there it is done at print frequency only.
             read = device.type == "cpu" or (index + 1) % opt.print_freq == 0 or index + 1 == num_batches
             if read:
                 losses.check()
@@ -212,7 +212,8 @@ def validate(
     features: list[_Features] = []
     usable = loader.images.usable if isinstance(loader, ViewLoader) else None
     stride = 1 if usable is None else -(-len(usable) // MAX_HEALTH_SAMPLES)
-    with EpochProgress(title, num_batches, print_freq=None) as progress, evaluating(model):
+
+    def pass_over(progress: EpochProgress) -> None:
         for batch in _timed(loader, progress):
             with autocast(opt, device):
                 h, z = _features(model, stack_views(batch, model, device))
@@ -227,9 +228,12 @@ def validate(
                 kept = torch.from_numpy(np.flatnonzero(places % stride == 0))
                 features.append(_Features(pair_views(h.float()).cpu()[kept], pair_views(z.float()).cpu()[kept]))
             progress.advance(len(batch.view1), losses.latest, None)
-    passes = parallel.share_objects(_Shard(losses.counted, features))
-    done = _finished(_merged(passes), progress)
-    done.health = parallel.from_first(_measure(passes) if parallel.current().first else None)
+
+    with EpochProgress(title, num_batches, print_freq=None) as progress, evaluating(model):
+        parallel.together(lambda: pass_over(progress))
+    done = _finished(_merged(parallel.share_objects(losses.counted)), progress)
+    everyone = parallel.to_first(features)
+    done.health = parallel.from_first(_measure(everyone) if parallel.current().first else None)
     return done
 
 
@@ -240,13 +244,6 @@ class _Features(NamedTuple):
     z: Tensor
 
 
-class _Shard(NamedTuple):
-    """What one process has of a validation: loss and number of samples of each of its batches, and their features."""
-
-    counted: list[tuple[float, int]]
-    features: list[_Features]
-
-
 def _in_turn(parts: Iterable[Sequence[T]]) -> list[T]:
     """Undo the dealing out of batches: the first of every process, the second of every process, and so on."""
     nothing = object()
@@ -254,16 +251,17 @@ def _in_turn(parts: Iterable[Sequence[T]]) -> list[T]:
     return [item for turn in turns for item in turn if item is not nothing]  # type: ignore[misc]
 
 
-def _merged(passes: list[_Shard]) -> _Losses:
+def _merged(counted: Iterable[list[tuple[float, int]]]) -> _Losses:
+    """The losses of all processes' batches, from loss and number of samples of each."""
     merged = _Losses(None)
-    for value, count in _in_turn([part.counted for part in passes]):
+    for value, count in _in_turn(counted):
         merged.note(value, count)
     return merged
 
 
-def _measure(passes: list[_Shard]) -> health.Health | None:
+def _measure(everyone: Iterable[list[_Features]]) -> health.Health | None:
     """The health of the features of all processes; None where the model has no encoder."""
-    features = _in_turn([part.features for part in passes])
+    features = _in_turn(everyone)
     if not features:
         return None
     h, z = (torch.cat(parts)[:MAX_HEALTH_SAMPLES] for parts in zip(*features, strict=True))

@@ -8,7 +8,7 @@ task: fewer negatives. The exact way takes three passes (gradient cache; Gao et 
 3. each part once more, with its graph, sent back with its rows of that gradient.
 
 The result is what autograd would give for all parts in one graph. Batch-norm normalises each part by the part's own
-statistics, in both passes alike; its running statistics are updated once.
+statistics, in both passes alike; its running statistics take note of each part once.
 """
 
 from __future__ import annotations
@@ -72,6 +72,9 @@ def distribute(model: nn.Module, opt: Params, batch_size: int, device: torch.dev
         The model inside `DistributedDataParallel`; with a single process the model itself.
     """
     ranks = parallel.current()
+    compressed = opt.gradient_compression == "bf16" and ranks.size > 1 and device.type == "cuda"
+    if opt.gradient_compression != "none" and not compressed:
+        logger.warning("gradient_compression is without effect: it works between GPUs of several processes only")
     if ranks.size == 1:
         return model
     if device.type == "cuda" and opt.syncBN is not False:
@@ -91,7 +94,7 @@ def distribute(model: nn.Module, opt: Params, batch_size: int, device: torch.dev
         gradient_as_bucket_view=True,
         static_graph=num_parts(opt, batch_size // ranks.size) == 1,  # torch allows it for a single backward pass only
     )
-    if opt.gradient_compression == "bf16":
+    if compressed:
         network.register_comm_hook(None, default_hooks.bf16_compress_hook)
     return network
 

@@ -157,9 +157,10 @@ def peak_memory(device: torch.device) -> str:
 class Interruption:
     """Turns signals into a request to stop at the next good moment.
 
-    Ctrl-C (SIGINT) and the two by which job systems announce the end of a job's time, SIGTERM and SIGUSR1. A second
-    Ctrl-C stops at once, but not one within a second of the first: a launcher passes on what the terminal has sent
-    already. A context manager; outside the main thread, where Python delivers no signals, it does nothing.
+    Ctrl-C (SIGINT), the two by which job systems announce the end of a job's time, SIGTERM and SIGUSR1, and the closing
+    of the terminal (SIGHUP). A second Ctrl-C stops at once, but not one within a second of the first: a launcher passes
+    on what the terminal has sent already. A context manager; outside the main thread, where Python delivers no signals,
+    it does nothing.
 
     Attributes:
         signal: The first signal that came, or None.
@@ -177,15 +178,15 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-                number = getattr(signal, name, None)  # Windows has no SIGUSR1
-                if number is not None:
+            for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
+                number = getattr(signal, name, None)  # Windows has not all of them
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
                     self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -194,5 +195,5 @@ class Interruption:
             name = "Ctrl-C" if number == signal.SIGINT else self.signal.name
             again = " Once more stops at once." if number == signal.SIGINT else ""
             logger.warning("%s: finishing what is in hand, then saving.%s", name, again)
-        elif number == signal.SIGINT and now - self._since > 1:
+        elif self.signal == signal.SIGINT and now - self._since > 1:  # launchers make SIGTERM of a second Ctrl-C
             raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from nenya.models import build_model
 from nenya.models.resnet_big import STEM_CHANNELS, SupConResNet
 from nenya.params import Params
 from nenya.training.runtime import choose_device, compile_network
+
+logger = logging.getLogger(__name__)
 
 
 def set_model(opt: Params, cuda_use: bool = True) -> tuple[SupConResNet, SupConLoss]:
@@ -41,6 +44,11 @@ def set_model(opt: Params, cuda_use: bool = True) -> tuple[SupConResNet, SupConL
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         if torch.cuda.device_count() > 1 and parallel.current().size == 1:
+            logger.warning(
+                "one process spreads the encoder over %d GPUs, each of which normalises its own share of the batch: "
+                "`nenya train --nproc auto` is faster and normalises over all",
+                torch.cuda.device_count(),
+            )
             model.encoder = nn.DataParallel(model.encoder)
     # Channels last: the layout that convolutions want on CPUs and GPUs alike.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,6 +1,7 @@
 """Device, precision, seeds, and how Ctrl-C stops a run."""
 
 import os
+import re
 import signal
 import threading
 
@@ -15,8 +16,11 @@ from nenya.training.runtime import (
     autocast,
     choose_device,
     choose_precision,
+    compile_network,
     describe,
     evaluating,
+    free_memory,
+    peak_memory,
     seed_everything,
 )
 
@@ -130,3 +134,42 @@ def test_outside_the_main_thread_nothing_is_changed():
     thread.start()
     thread.join()
     assert seen == [(False, before)]
+
+
+def test_compile_is_for_those_who_ask_for_it(monkeypatch):
+    calls = []
+    model = nn.Linear(2, 2)
+    monkeypatch.setattr(model, "compile", lambda: calls.append(True))
+    for wanted in (False, "auto"):
+        compile_network(model, wanted, CPU)
+    assert not calls
+    monkeypatch.setattr("nenya.training.runtime.shutil.which", lambda name: "/usr/bin/" + name)
+    compile_network(model, True, CPU)
+    assert calls == [True]
+
+
+def test_without_a_compiler_the_network_runs_uncompiled_and_says_so(monkeypatch, caplog):
+    model = nn.Linear(2, 2)
+    monkeypatch.setattr(model, "compile", lambda: pytest.fail("compiled"))
+    monkeypatch.setattr("nenya.training.runtime.shutil.which", lambda name: None)
+    monkeypatch.delenv("CXX", raising=False)
+    compile_network(model, True, CPU)
+    assert "there is no C++ compiler (looked for g++, clang++, c++)" in caplog.text
+    monkeypatch.setenv("CXX", "icpx")
+    compile_network(model, True, CPU)
+    assert "icpx" in caplog.text
+
+
+def test_the_peak_memory_is_at_least_what_was_just_held():
+    before = int(re.match(r"(\d+) MB in main memory", peak_memory(CPU))[1])
+    held = torch.ones(100 * 2**18)  # 100 MB
+    after = int(re.match(r"(\d+) MB in main memory", peak_memory(CPU))[1])
+    assert after >= before
+    assert after >= held.numel() * 4 / 2**20
+
+
+def test_free_memory_is_known_here_and_below_all_there_is():
+    free = free_memory(CPU)
+    if free is None:
+        pytest.skip("this system does not tell its free memory")
+    assert 0 < free < 2**50
