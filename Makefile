@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check format docs clean
+.PHONY: help demo test soak bench check format docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: $(VENV)/.runtime  ## train on a synthetic ocean in about 3 minutes; result
 
 test: $(VENV)/.dev  ## the test-suite (under 5 minutes on 2 cores)
 	$(BIN)/pytest
+
+soak: $(VENV)/.dev  ## kill, fill, damage and fuzz by the hundred; docs/reliability.md (about 15 minutes on 2 quiet cores)
+	$(BIN)/python -m tests.faults.soak
 
 bench: $(VENV)/.dev  ## measure speed and memory; benchmarks/RESULTS.md (under 10 minutes on 2 quiet cores)
 	$(BIN)/python -m benchmarks

@@ -155,11 +155,15 @@ def _files(opt: Params, weights: int) -> list[str]:
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
     path = folder.absolute()
-    return path if path.exists() else next(parent for parent in path.parents if parent.exists())
+    return next(place for place in (path, *path.parents) if os.path.exists(place))
 
 
 def _require_writable(folder: Path) -> None:
     """Check that the model folder is there and writable, or can be made."""
+    try:
+        folder.exists()
+    except OSError as error:  # a name that no file system has
+        raise OptionError(f"the model folder can't be {str(folder)[:100]}...: {error.strerror}.") from error
     existing = _existing(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise OptionError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ except ImportError:  # Windows has no flock: there the folder is not guarded
     fcntl = None
 
 _UNFINISHED = "-unfinished-"  # in the names of temporary files, so that they can be told from the user's
+_TEMPORARY = re.compile(rf"\..+{_UNFINISHED}[a-z0-9_]{{8}}\.(pth|h5|json|png)")  # such a name in full
 
 
 @contextlib.contextmanager
@@ -90,9 +92,13 @@ def atomic_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
 
 
 def sweep(folder: str | os.PathLike[str]) -> None:
-    """Remove the temporary files that killed writers have left in a folder and its subfolders."""
-    for leftover in Path(folder).rglob(f".*{_UNFINISHED}*"):
-        leftover.unlink(missing_ok=True)
+    """Remove the temporary files that killed writers have left directly in a folder.
+
+    Not in its subfolders: they may be other runs', which are writing there now.
+    """
+    for leftover in Path(folder).glob(f".*{_UNFINISHED}*"):
+        if _TEMPORARY.fullmatch(leftover.name) and leftover.is_file():
+            leftover.unlink(missing_ok=True)
 
 
 def _copy_mode(final: Path, temporary: Path) -> None:
@@ -122,12 +128,14 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
         folder: The model folder; created where it is missing.
 
     Raises:
-        NenyaError: Another process holds the folder, or it cannot be written to.
+        NenyaError: Another process holds the folder, it cannot be written to, or has another program's ``.lock``.
     """
     path = Path(folder) / ".lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("ab", buffering=0)
+        # never through a link, which may lead to any file of the user's
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        handle = os.fdopen(os.open(path, flags, 0o666), "a+b", buffering=0)
     except OSError as error:
         raise _unwritable(path.parent, error) from error
     with handle:
@@ -142,6 +150,9 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
             except OSError:
                 # Some network file systems know no locks: two runs at once are then the user's to avoid.
                 pass
+        handle.seek(0)
+        if not re.fullmatch(rb"\d*\s*", handle.read(100)):
+            raise NenyaError(f"{path.absolute()} was not written by Nenya: remove it, or choose another model_root.")
         try:
             handle.truncate(0)
             handle.write(f"{os.getpid()}\n".encode())

@@ -6,6 +6,7 @@ about mistakes are all derived from this table; nothing about an option is writt
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -386,8 +387,10 @@ class Options(BaseModel):
             OptionError: With every problem, its line where it is known, what was found and what is allowed.
         """
         canonical, problems = _without_aliases(values)
+        impossible = {name: why for name, value in canonical.items() if (why := _impossible(value))}
+        problems |= impossible
         try:
-            options = cls.model_validate(canonical)
+            options = cls.model_validate({name: value for name, value in canonical.items() if name not in impossible})
         except ValidationError as error:
             problems |= _problems(error, canonical)
         if problems:
@@ -478,9 +481,9 @@ class Options(BaseModel):
         Raises:
             OptionError: The options name none.
         """
-        folder = Path(self.data_folder).expanduser()
+        folder = Path(os.path.expanduser(self.data_folder))
         if self.images_file is not None:
-            return folder / Path(self.images_file).expanduser()
+            return folder / os.path.expanduser(self.images_file)
         candidates = sorted(path for path in folder.glob("*") if path.suffix in {".h5", ".hdf5"})
         if self.dataset is not None:
             named = [folder / self.dataset, folder / f"{self.dataset}.h5"]
@@ -547,6 +550,9 @@ def table() -> dict[str, dict[str, str]]:
     return rows
 
 
+#: A message names so many problems; a file with more of them is not a file of options.
+MOST_SHOWN = 40
+
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 _BOUNDS = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
 
@@ -586,6 +592,15 @@ def _without_aliases(values: Mapping[str, object]) -> tuple[dict[str, object], d
     return canonical, problems
 
 
+def _impossible(value: object) -> str:
+    """Why a value, whatever option it is for, can be neither used nor written out again; empty where it can."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"found a number of about {value.bit_length() * 3 // 10} digits, expected one that fits in 64 bits"
+    if isinstance(value, str) and ("\0" in value or len(value) > 4096 or any("\ud800" <= c <= "\udfff" for c in value)):
+        return f"found {_shown(value)}, expected text of at most 4096 characters that a file's name could have"
+    return ""
+
+
 def _problems(error: ValidationError, values: Mapping[str, object]) -> dict[str, str]:
     """One line an option: what was found and what is allowed."""
     rows = table()
@@ -593,7 +608,8 @@ def _problems(error: ValidationError, values: Mapping[str, object]) -> dict[str,
     for item in error.errors():
         name = str(item["loc"][0])
         if item["type"] == "extra_forbidden":
-            lines[name] = f"not an option{nearest(name, [*rows, *ALIASES])}"
+            hint = nearest(name, [*rows, *ALIASES]) if len(lines) < MOST_SHOWN else ""
+            lines[name] = f"not an option{hint}"
         elif name not in lines:
             expected = rows[name]["allowed"]
             lines[name] = f"found {_shown(values[name])}, expected {expected}{_suggested(name, values[name])}"
@@ -612,8 +628,11 @@ def _suggested(name: str, found: object) -> str:
 
 def _report(problems: Mapping[str, str], where: str, text: str) -> str:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    numbered = sorted((_line_of(name, text) or 0, name, problem) for name, problem in problems.items())
-    lines = [f"  {f'line {number}: ' if number else ''}{name}: {problem}" for number, name, problem in numbered]
+    shown = list(problems.items())[:MOST_SHOWN]
+    numbered = sorted((_line_of(name, text) or 0, name, problem) for name, problem in shown)
+    lines = [f"  {f'line {number}: ' if number else ''}{_cut(name)}: {problem}" for number, name, problem in numbered]
+    if len(shown) < len(problems):
+        lines.append(f"  ... and {len(problems) - len(shown)} more")
     return "\n".join([f"{where}: {count}", *lines, "`nenya options` explains every option."])
 
 
@@ -628,8 +647,11 @@ def _line_of(name: str, text: str) -> int | None:
 
 def _shown(value: object) -> str:
     """A value as it would stand in the file, shortened."""
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError):
-        text = repr(value)
+    for write in (json.dumps, repr):
+        with contextlib.suppress(TypeError, ValueError):  # Python writes out no number of more than 4300 digits
+            return _cut(write(value))
+    return f"a {type(value).__name__} too large to show"
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

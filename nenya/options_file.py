@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 import json5
 
 from nenya.errors import OptionError
+
+#: An options file has a few kB; the parser takes a second for so many bytes, and minutes for a file of another kind.
+MAX_BYTES = 2**17
 
 
 def read_json(path: str | os.PathLike[str]) -> tuple[dict[str, object], str]:
@@ -22,12 +26,17 @@ def read_json(path: str | os.PathLike[str]) -> tuple[dict[str, object], str]:
         The object and the text it was read from.
 
     Raises:
-        OptionError: Missing, a folder, unreadable, empty, not JSON, a key given twice, or not an object.
+        OptionError: Missing, no ordinary file, unreadable, empty, too long, not JSON, a key twice, or not an object.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if file.is_dir():
         raise OptionError(f"{file} is a folder; expected a JSON file of options.")
     try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device may have no end
+            raise OptionError(f"{file} is not an ordinary file; expected a JSON file of options.")
+        if status.st_size > MAX_BYTES:
+            raise OptionError(f"{file} has {status.st_size} bytes; expected a JSON file of options, of a few kB.")
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise OptionError(f"no options file at {file.absolute()}: check the path.") from None
@@ -64,7 +73,8 @@ def _where_json_broke(reason: str, text: str) -> str:
         hint = "is a closing brace or quote missing?"
     elif line.lstrip().startswith(rest) and above and above[-1][-1] not in ",{[":
         hint = "is a comma missing at the end of the line above?"
-    return f"\n  {line}\n  {' ' * (column - 1)}^ {hint}".rstrip()
+    start = max(0, column - 80)
+    return f"\n  {line[start : start + 120]}\n  {' ' * (column - 1 - start)}^ {hint}".rstrip()
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:

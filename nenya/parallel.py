@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import socket
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -158,7 +159,7 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
     if ranks.first:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        logger.info("waiting for %d more processes at %s", ranks.size - 1, place)
+        logger.info("%d processes, which meet at %s", ranks.size, place)
     with _lost_peers(ranks):
         # gloo beside NCCL carries what lies in main memory: options, losses, the word to stop
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
@@ -175,6 +176,10 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
     except NenyaError as error:
         if not ranks.first and not isinstance(error, OtherProcessError):
             error.args = (f"process {ranks.rank} of {ranks.size}: {error}",)
+        _forget_locals(error)
+        raise
+    except BaseException as error:
+        _forget_locals(error)
         raise
     finally:
         _joined = Ranks()
@@ -194,6 +199,18 @@ def _require_own_gpu() -> None:
                 "fewer, see that LOCAL_RANK counts those of a machine, or set cuda_use to false."
             )
         )
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Clear the variables of the frames that an error came through.
+
+    A `DistributedDataParallel` among them would outlive `destroy_process_group` and free the group itself, which then
+    waits for its threads with Python's lock held, and they may be waiting for that lock.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
 
 
 @contextlib.contextmanager

@@ -158,6 +158,9 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
         try:
             train_all(state, interruption, writer, on_collapse="warn" if debug else opt.on_collapse)
         finally:
+            # while the process group is there: freed with the last of its users, it waits for its threads, which may be
+            # waiting for Python's lock
+            state.network = state.model
             if writer is not None:
                 writer.close()
         summarise(state, time.perf_counter() - started)
@@ -171,7 +174,8 @@ def claim_folder(opt: Params, stack: contextlib.ExitStack) -> None:
         events.require_tensorboard()
     if parallel.current().first:
         stack.enter_context(sole_writer(opt.model_folder))
-        sweep(opt.model_folder)
+        for folder in (opt.model_folder, os.path.join(opt.model_folder, curve_files.FOLDER)):
+            sweep(folder)
 
 
 def begin(state: Run, *, debug: bool, resume: bool, force: bool) -> None:

@@ -78,7 +78,7 @@ class ImageFile:
         self.num_threads = num_threads
         self._opened: tuple[int, npt.NDArray[Any] | ChunkReader | None] = (-1, None)  # process and source
         self._usable: npt.NDArray[np.int64] | None = None
-        with _open(self.path) as file:
+        with _looking_into(self.path) as file:
             dataset = _find(file, key, self.path)
             self.shape = _cutout_shape(dataset, self.path, key)
             require_codecs(dataset, self.path)
@@ -215,7 +215,7 @@ class ImageFile:
         Raises:
             DataError: No such dataset, not integers, or not one per cutout.
         """
-        with _open(self.path) as file:
+        with _looking_into(self.path) as file:
             dataset = _find(file, key, self.path, wanted="labels")
             found = f"{self.path}: labels {key!r} are {dataset.dtype} of shape {dataset.shape}"
             if dataset.dtype.kind not in "iub":
@@ -275,6 +275,7 @@ class ImageFile:
             if isinstance(source, ChunkReader):
                 pixels = self._read_whole(source, start, stop, self._travelling)
             else:
+                _require_whole(source)
                 pixels = source[start:stop].astype(self._travelling)
         except (OSError, RuntimeError) as error:
             raise DataError(
@@ -293,6 +294,8 @@ class ImageFile:
             pixels = source
 
             def pick() -> None:
+                with self._reads(rows):
+                    _require_whole(pixels)
                 stored[...] = pixels[rows].reshape(stored.shape)
 
             return stored, [pick]
@@ -370,7 +373,7 @@ def dataset_names(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
     Raises:
         DataError: No such file, or not HDF5.
     """
-    with _open(Path(path)) as file:
+    with _looking_into(Path(path)) as file:
         return _names(file)
 
 
@@ -380,7 +383,7 @@ def has_dataset(path: str | os.PathLike[str], key: str) -> bool:
     Raises:
         DataError: No such file, or not HDF5.
     """
-    with _open(Path(path)) as file:
+    with _looking_into(Path(path)) as file:
         return isinstance(file.get(key), h5py.Dataset) if key else False
 
 
@@ -395,11 +398,28 @@ def _names(file: h5py.File) -> dict[str, tuple[int, ...]]:
     return names
 
 
+@contextlib.contextmanager
+def _looking_into(path: Path) -> Iterator[h5py.File]:
+    """Open a file to see what is in it; in a damaged one, HDF5 finds that in many ways."""
+    with _open(path) as file:
+        try:
+            yield file
+        except DataError:
+            raise
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path.absolute()}: what is in it cannot be read ({error}). The file is damaged, or of types that "
+                "NumPy has not; copy or make it anew."
+            ) from error
+
+
 def _open(path: Path) -> h5py.File:
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"no image file at {path.absolute()}: check images_file and data_folder.")
     if path.is_dir():
         raise DataError(f"{path.absolute()} is a folder; expected an HDF5 file: check images_file.")
+    if not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path.absolute()} is not an ordinary file; expected an HDF5 file: check images_file.")
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -453,6 +473,18 @@ def _memory_map(dataset: h5py.Dataset, path: Path) -> npt.NDArray[Any] | None:
         return None
     mapped: npt.NDArray[Any] = np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
     return mapped
+
+
+def _require_whole(pixels: npt.NDArray[Any]) -> None:
+    """Make sure that mapped pixels are still in the file: to touch those of a file cut short ends the process.
+
+    Raises:
+        OSError: The file has become shorter.
+    """
+    if isinstance(pixels, np.memmap):
+        size, needed = pixels._mmap.size(), pixels.offset + pixels.nbytes  # type: ignore[attr-defined]
+        if size < needed:
+            raise OSError(f"it has {size} bytes now, where the pixels end at byte {needed}")
 
 
 def _numbers(dataset: h5py.Dataset, name: str, path: Path) -> list[float]:

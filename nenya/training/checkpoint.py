@@ -245,20 +245,35 @@ def restore(model: nn.Module, optimizer: Optimizer, state: dict[str, Any], file:
         raise CheckpointError(
             f"{file} holds weights, but no optimizer state and epoch to go on from. Start again without --resume."
         )
+    odd = _odd_part(state)
+    if odd:
+        raise CheckpointError(f"{file} holds {odd}: no run of Nenya wrote it. Start again without --resume.")
     own = {strip_module_name(name): name for name in model.state_dict()}
     try:
         model.load_state_dict({own.get(name, name): value for name, value in state["model"].items()})
         settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
         optimizer.load_state_dict(state["optimizer"])
-    except (KeyError, RuntimeError, ValueError) as error:
+        if isinstance(state.get("random_state"), Tensor):
+            torch.set_rng_state(state["random_state"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{file} does not fit the model of these options: {_reason(error)}. "
             "Resume with the options of the run that wrote it, or choose another trial or model_root."
         ) from error
-    if isinstance(state.get("random_state"), Tensor):
-        torch.set_rng_state(state["random_state"])
     for group, current in zip(optimizer.param_groups, settings, strict=True):
         group.update(current)  # momentum and weight decay are those of the options now, not of the checkpoint
+
+
+def _odd_part(state: dict[str, Any]) -> str:
+    """A part of a checkpoint that is not what `write_checkpoint` puts there; empty if there is none."""
+    epoch, losses, files = state["epoch"], state.get("partial_losses", []), state.get("epoch_files", [])
+    fits = {
+        "epoch": isinstance(epoch, int) and epoch >= 0,
+        "optimizer": isinstance(state["optimizer"], dict),
+        "partial_losses": isinstance(losses, list) and all(isinstance(loss, float) for loss in losses),
+        "epoch_files": isinstance(files, list) and all(isinstance(name, str) for name in files),
+    }
+    return next((f"{name!r} = {state[name]!r:.60}" for name, fitting in fits.items() if not fitting), "")
 
 
 def newest_whole(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] | None:
