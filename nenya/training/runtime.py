@@ -136,11 +136,17 @@ def free_memory(device: torch.device) -> int | None:
     """Memory that a run could take, in bytes: the GPU's, or the machine's; None where it is not known."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    available = _kilobytes("/proc/meminfo", "MemAvailable:")
+    return None if available is None else available * 2**10
+
+
+def _kilobytes(file: str, name: str) -> int | None:
+    """A figure of Linux's about memory; None on other systems."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:  # not Linux
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except OSError:
         return None
-    return next((int(line.split()[1]) * 2**10 for line in lines if line.startswith("MemAvailable:")), None)
+    return next((int(line.split()[1]) for line in lines if line.startswith(name)), None)
 
 
 def peak_memory(device: torch.device) -> str:
@@ -148,9 +154,12 @@ def peak_memory(device: torch.device) -> str:
     parts = []
     if device.type == "cuda":
         parts.append(f"{torch.cuda.max_memory_allocated() / 2**20:.0f} MB on the GPU")
-    if resource is not None:
-        unit = 1 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes
-        parts.append(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MB in main memory")
+    held = _kilobytes("/proc/self/status", "VmHWM:")
+    if held is None and resource is not None:  # on Linux this figure begins with that of the parent process
+        unit = 1 if sys.platform == "darwin" else 2**10  # bytes
+        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**10
+    if held is not None:
+        parts.append(f"{held / 2**10:.0f} MB in main memory")
     return ", ".join(parts) or "not known on this system"
 
 
