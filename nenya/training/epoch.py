@@ -24,7 +24,7 @@ from nenya.training.gradients import compute_gradient
 from nenya.training.meters import AverageMeter
 from nenya.training.optim import warmup_learning_rate
 from nenya.training.progress import EpochProgress
-from nenya.training.runtime import autocast, choose_device, evaluating
+from nenya.training.runtime import autocast, choose_device, evaluating, keeping_memory
 from nenya.training.step import as_batch, labels_for, pair_views, stack_views
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ def train_epoch(
         passes_left=max(0, opt.epochs - epoch),
         print_freq=opt.print_freq,
     )
-    with watch as progress:
+    with keeping_memory(device), watch as progress:
         for index, batch in enumerate(_timed(loader, progress), start=len(earlier)):
             warmup_learning_rate(opt, epoch, index, num_batches, optimizer)
             optimizer.zero_grad(set_to_none=True)

@@ -1,7 +1,9 @@
 """Device, precision, seeds, and how Ctrl-C stops a run."""
 
 import os
+import platform
 import re
+import resource
 import signal
 import threading
 
@@ -20,6 +22,7 @@ from nenya.training.runtime import (
     describe,
     evaluating,
     free_memory,
+    keeping_memory,
     peak_memory,
     seed_everything,
 )
@@ -173,3 +176,25 @@ def test_free_memory_is_known_here_and_below_all_there_is():
     if free is None:
         pytest.skip("this system does not tell its free memory")
     assert 0 < free < 2**50
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_freed_memory_is_kept_for_the_next_tensor_and_given_back_after():
+    """Counted in pages that the system has to hand out."""
+
+    def new_pages():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.ones(16 * 2**18)  # 16 MB, freed at once
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with keeping_memory(CPU):
+        new_pages()
+        kept = new_pages()
+    assert new_pages() > 10 * kept + 1000
+
+
+def test_on_a_gpu_the_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr("nenya.training.runtime.ctypes.CDLL", lambda name: pytest.fail("touched"))
+    with keeping_memory(torch.device("cuda")):
+        pass
