@@ -13,10 +13,10 @@ import time
 import json5
 import pytest
 import typer
-import yaml  # a dependency of pre-commit
+import yaml
 from torch.distributed.run import get_args_parser
 
-from examples import communication
+from examples import accumulation, communication
 from nenya.cli import app
 from nenya.launch import GRACE
 from nenya.options import table
@@ -270,3 +270,15 @@ def test_two_nodes_under_torchrun_train_one_model(tiny_file, page):
     assert read_checkpoint(last)["epoch"] == 1
     saved = json.loads((last.parent / "options.json").read_text())
     assert saved["batch_size_train"] == 8
+
+
+def test_the_accumulation_example_shows_what_it_says(monkeypatch):
+    monkeypatch.setattr(accumulation, "BATCH", 16)
+    monkeypatch.setattr(accumulation, "PARTS", 4)
+    rows = [line.split("|")[1:-1] for line in accumulation.table().splitlines()[2:]]
+    losses = [float(row[1]) for row in rows]
+    angles = [float(row[2].split()[0]) for row in rows]
+    assert losses[1] == pytest.approx(losses[0], abs=2e-4)
+    assert losses[2] < losses[0] - 1
+    assert angles[:2] == [0, 0]
+    assert angles[2] > 1
