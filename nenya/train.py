@@ -500,7 +500,8 @@ def save(state: Run) -> None:
         raise parallel.common(
             NonFiniteLossError(
                 f"the weights are not finite after epoch {state.epoch}: the training diverged in its last batches. "
-                "Lower learning_rate or warm up (warm: true). The checkpoints written before are whole."
+                "Lower learning_rate or warm up (warm: true), and see that no pixel of "
+                f"{state.train.images.path} has an absurd value. The checkpoints written before are whole."
             )
         )
     parallel.together(lambda: write_outputs(state))  # all wait: none may end the run while a file is being written

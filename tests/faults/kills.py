@@ -62,7 +62,7 @@ def killed_at_random_moments(shop: Shop, count: int, seed: int) -> Record:
                 shutil.rmtree(model_folder(options))  # it was faster this time
                 moment *= 0.9
             folder = model_folder(options)
-            in_write = ", a temporary file left" if leftovers(folder) else ""
+            in_write = ", what the kill left of a temporary file swept" if leftovers(folder) else ""
             problems = [half_written(folder), *resumes_to(shop, options, expected)]
             record.note(f"resumed to the identical end{in_write}", *problems, case=f"killed after {moment:.3f} s")
             shop.forget(options)
