@@ -28,16 +28,9 @@ from nenya.errors import DataError, OptionError
 
 CONTRAST_MODES = ("all", "one")
 
-# Set from medians of forward and backward in ms, without labels, V = 2, D = 128, float32, torch 2.13, two threads of a
-# shared Intel Xeon:
-#
-#     B        64    128   256   512   1024  2048  4096  8192
-#     dense    0.81  1.47  4.3   13.9  54    295   1210  not run
-#     tiled    0.97  1.59  3.6   10.7  37    142   603   2390
-#
-# 2^18 logits are B = 256, where the minima are level (2.8 and 2.9). At B = 8192 tiles of 2^20 logits (4 MiB) beat
-# larger ones, whose memory the allocator hands back and fetches anew each time; at B = 32768 tiles of fewer than 64
-# rows take twice the time. The memory added is 30 MB at B = 8192 and 115 MB at B = 32768 (66 s).
+# Where the two forms cross: benchmarks/RESULTS.md, "Loss". 2^18 logits are B = 256 with two views: about level there.
+# Larger tiles than 2^20 logits (4 MiB) are slower, since the allocator hands their memory back and fetches it anew each
+# time; in a very large batch tiles of fewer than 64 rows are slower too.
 MAX_DENSE_LOGITS = 2**18
 TILE_LOGITS = 2**20
 MIN_TILE_ROWS = 64
