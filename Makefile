@@ -28,7 +28,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 demo: $(VENV)/.runtime  ## train on a synthetic ocean in about 3 minutes; results in demo/
 	$(BIN)/nenya demo
 
-test: $(VENV)/.dev  ## the test-suite (under 5 minutes on 2 cores)
+test: $(VENV)/.dev  ## the test-suite (about 6 minutes on 2 cores)
 	$(BIN)/pytest
 
 soak: $(VENV)/.dev  ## kill, fill, damage and fuzz by the hundred; docs/reliability.md (about 15 minutes on 2 quiet cores)
