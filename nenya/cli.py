@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nenya import __version__
-from nenya.errors import NenyaError, OptionError, OtherProcessError
+from nenya.errors import INTERRUPTED, OWN_FAULT, USER_MISTAKE, NenyaError, OptionError, OtherProcessError
 
 if TYPE_CHECKING:
     from nenya.params import Params
-
-USER_MISTAKE, OWN_FAULT, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
     name="nenya",

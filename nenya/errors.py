@@ -4,6 +4,9 @@ Every error here is a mistake that a user can mend, so the command line prints i
 with code 2. Programming errors stay ordinary exceptions (exit code 1).
 """
 
+#: Exit codes of the command. The fourth is EX_TEMPFAIL of sysexits.h, "try again": saved, and --resume continues.
+OWN_FAULT, USER_MISTAKE, INTERRUPTED, TO_BE_CONTINUED = 1, 2, 130, 75
+
 
 class NenyaError(ValueError):
     """A mistake in what the user gave: the message says what was found, what was expected and what to do."""

@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from nenya.errors import OptionError
+from nenya.errors import INTERRUPTED, OWN_FAULT, TO_BE_CONTINUED, USER_MISTAKE, OptionError
 from nenya.parallel import num_cores
 
 #: The processes finish their step and save after a signal; then they are killed. Seconds.
@@ -24,10 +24,11 @@ GRACE = 120
 
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
 
-#: Environment variable: the folder where each process leaves its exit code, which torch's launcher does not tell.
+#: Environment variable that `nenya.cli` reads: the folder where each process leaves its exit code, which torch's
+#: launcher does not tell.
 EXIT_CODES = "NENYA_EXIT_CODES"
-USER_MISTAKE, OWN_FAULT = 2, 1
-_WORST_FIRST = (USER_MISTAKE, 130, 75, OWN_FAULT)  # the others end with 1 where one has failed: what it says counts
+# The others end with 1 where one has failed, so what that one says counts first.
+_WORST_FIRST = (USER_MISTAKE, INTERRUPTED, TO_BE_CONTINUED, OWN_FAULT)
 
 
 def num_processes(wanted: str) -> int:

@@ -232,7 +232,7 @@ class Options(BaseModel):
     accumulate: Annotated[int, Ge(1)] = _option(
         1,
         "Parts in which a batch is computed: the memory of one part, the loss and gradient of the whole batch "
-        "(batch-norm works within each part), about a third more time.",
+        "(batch-norm works within each part), one more pass forward.",
         group="Optimisation",
         source="Gao et al. 2021",
     )
@@ -290,8 +290,8 @@ class Options(BaseModel):
     cuda_use: bool = _option(True, "Use the GPU, or all GPUs of the machine, where there is one.", group="Run")
     compile: bool | Literal["auto"] = _option(
         "auto",
-        "Compile the network with torch.compile: a slow first step, perhaps faster ones after. auto: where that was "
-        "measured to pay, which is nowhere so far.",
+        "Compile the network with torch.compile: a slow first step, perhaps faster ones after. auto: uncompiled, until "
+        "it has been measured where that pays.",
         group="Run",
     )
     syncBN: bool | None = _option(

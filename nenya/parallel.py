@@ -35,8 +35,6 @@ T = TypeVar("T")
 PATIENCE_AT_START = timedelta(minutes=5)
 PATIENCE = timedelta(minutes=30)
 
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
 
 @dataclass(frozen=True)
 class Ranks:
@@ -89,7 +87,7 @@ def place_from_environment(environment: Mapping[str, str] = os.environ) -> tuple
         OptionError: The variables contradict each other, or some are missing.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
-        missing = [name for name in _TORCHRUN if name not in environment and name != "LOCAL_RANK"]
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]
         if missing:
             raise OptionError(
                 f"RANK and WORLD_SIZE are set, but {' and '.join(missing)} not: start the processes with torchrun, "

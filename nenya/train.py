@@ -23,7 +23,7 @@ from nenya import __version__, parallel
 from nenya.console import show_log, silence
 from nenya.data.images import dataset_names, has_dataset
 from nenya.data.loaders import ViewLoader, nenya_loader
-from nenya.errors import CollapseError, DataError, NonFiniteLossError, OptionError
+from nenya.errors import TO_BE_CONTINUED, CollapseError, DataError, NonFiniteLossError, OptionError
 from nenya.files import set_aside, sole_writer, sweep
 from nenya.models.resnet_big import SupConResNet
 from nenya.options import DERIVED, HARMLESS, nearest
@@ -53,9 +53,6 @@ logger = logging.getLogger(__name__)
 
 OPTIONS_FILE = "options.json"
 DEBUG_EPOCHS, DEBUG_BATCHES = 2, 4
-
-#: Exit code of a run that SIGTERM or SIGUSR1 stopped and --resume continues: EX_TEMPFAIL of sysexits.h, "try again".
-TO_BE_CONTINUED = 75
 
 
 @dataclass
@@ -496,7 +493,8 @@ def save(state: Run) -> None:
         NonFiniteLossError: The weights are not finite; nothing is written over a good checkpoint.
     """
     # running statistics may differ between processes, so all must hear of it
-    if parallel.any_of(not all(torch.stack([torch.isfinite(w).all() for w in state.model.state_dict().values()])))[0]:
+    whole = torch.stack([torch.isfinite(weights).all() for weights in state.model.state_dict().values()]).all()
+    if parallel.any_of(not bool(whole))[0]:
         raise parallel.common(
             NonFiniteLossError(
                 f"the weights are not finite after epoch {state.epoch}: the training diverged in its last batches. "

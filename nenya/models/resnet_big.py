@@ -241,8 +241,7 @@ def _initialise(module: nn.Module) -> None:
     """Start from Kaiming-normal weights (fan out), zero biases and normalisations that do nothing.
 
     In the head too: what follows it normalises z, so the length of its weights is no matter for z but sets how far a
-    step of given learning rate turns them. torch's own, shorter ones turn too fast at the default rate: on SST cutouts
-    (examples/real_imagery.py sst, seed 0) the view retrieval came to about half of what these reach.
+    step of given learning rate turns them. torch's own, shorter ones turn too fast at the default rate.
     """
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
