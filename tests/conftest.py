@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+# Tiny networks: more threads only wait for each other. For the processes that tests start, too, so before torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import h5py
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 from nenya.params import Params
 
-torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("nenya", deadline=None)  # a busy machine is no defect
+hypothesis.settings.load_profile("nenya")
 
 
 def _cutouts(count, size, seed):

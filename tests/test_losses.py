@@ -237,7 +237,7 @@ def test_gradients_of_anchors_and_contrasts_are_apart(form):
     assert torch.autograd.gradcheck(weighted, (anchors, contrasts))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     num_samples=st.integers(4, 19),
     num_views=st.integers(1, 3),

@@ -95,7 +95,7 @@ def test_flips_are_numpys(shape, sign, axes):
     np.testing.assert_allclose(warped(image, sign=sign), np.flip(image, axes), rtol=0, atol=CLOSE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_window_at_whole_pixels_is_a_slice(data):
     height, width = data.draw(st.integers(4, 20)), data.draw(st.integers(4, 20))
@@ -107,7 +107,7 @@ def test_a_window_at_whole_pixels_is_a_slice(data):
     np.testing.assert_allclose(view, image[top : top + tall, left : left + wide], rtol=0, atol=CLOSE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(-720, 720), st.integers(4, 20), st.integers(4, 20))
 def test_a_rotation_by_any_angle_is_scikit_images(angle, height, width):
     image = noise_image(height, width)
@@ -115,7 +115,7 @@ def test_a_rotation_by_any_angle_is_scikit_images(angle, height, width):
     np.testing.assert_allclose(warped(image, angle=angle), expected, rtol=0, atol=2 * CLOSE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0, 360), st.integers(4, 20), st.integers(4, 20))
 def test_a_rotation_by_any_angle_is_scipys(angle, height, width):
     image = noise_image(height, width)
@@ -140,7 +140,7 @@ def composed(image, *, angle, sign, window, centre, size):
     return scipy.ndimage.map_coordinates(image, coordinates, order=1, mode="reflect")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_crop_rotation_flip_and_resize_in_one_are_scipys_lookup(data):
     side = st.integers(4, 20)
@@ -166,7 +166,7 @@ FULL = [
 
 
 @pytest.mark.parametrize("options", FULL)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(row=st.integers(0, 10**6), low=st.integers(-1000, 1000), spread=st.integers(0, 1000))
 def test_no_pixel_leaves_the_range_of_the_cutouts_values(options, row, low, spread):
     image = as_batch(noise_image(16, 11, seed=row) * spread + low)
@@ -177,7 +177,7 @@ def test_no_pixel_leaves_the_range_of_the_cutouts_values(options, row, low, spre
 
 
 @pytest.mark.parametrize("options", FULL)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(row=st.integers(0, 10**6), value=st.integers(-(10**4), 10**4))
 def test_a_constant_cutout_stays_constant_to_the_corners(options, row, value):
     views = views_of(16, 11, **options).make(torch.full((1, 1, 16, 11), float(value)), torch.tensor([row]), 1)

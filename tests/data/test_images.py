@@ -117,7 +117,7 @@ def test_every_number_type_becomes_native_float32(store, kind, chunks, cache_mb)
 def test_any_rows_in_any_order_come_the_same_from_every_layout(layouts, field, layout, cache_mb):
     images = ImageFile(layouts, layout, cache_mb=cache_mb)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(ROW_LISTS)
     def check(rows):
         np.testing.assert_array_equal(images.read(np.array(rows)), field[rows])
