@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     here = environment.describe()
     print(f"{here.machine}; {here.software}; commit {here.commit}\n", flush=True)
     began = time.perf_counter()
-    for name in asked.parts or parts.NAMES:
+    for name in asked.parts or [name for name in parts.NAMES if name not in parts.ON_DEMAND]:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="nenya-bench-") as folder:
             section = parts.load(name)(asked.quick, Path(folder))
@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = ", ".join(parts.NAMES)
-    parser.add_argument("parts", nargs="*", type=_part, metavar="PART", help=f"{names}; none: all of them")
+    parser.add_argument(
+        "parts", nargs="*", type=_part, metavar="PART", help=f"{names}; none: all but {', '.join(parts.ON_DEMAND)}"
+    )
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it runs; written only with --out")
     parser.add_argument("--out", type=Path, help=f"Markdown file (default {DEFAULT_OUT.name} beside this script)")
     return parser

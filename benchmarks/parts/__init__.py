@@ -9,7 +9,22 @@ from pathlib import Path
 from benchmarks.results import Section
 
 #: In the order in which they run and stand on the page.
-NAMES = ("limits", "step", "views", "loss", "reading", "growth", "startup", "accumulate", "processes", "cuda")
+NAMES = (
+    "limits",
+    "step",
+    "network",
+    "views",
+    "loss",
+    "reading",
+    "growth",
+    "startup",
+    "accumulate",
+    "processes",
+    "cuda",
+    "compile",
+)
+#: Only where they are asked for: compiling takes minutes.
+ON_DEMAND = ("compile",)
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

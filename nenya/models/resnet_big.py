@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nenya.errors import DataError, OptionError
+from nenya.models.convolution import Conv2d
 
 STEM_CHANNELS = 3
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -209,11 +210,11 @@ def stem(num_channels: int) -> nn.Conv2d:
 
 
 def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+    return Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
 
 
 def _conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+    return Conv2d(in_channels, out_channels, kernel_size=1, stride=stride)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

@@ -1,0 +1,119 @@
+"""The convolution: torch's own values, and a weight gradient that is a matrix product on small maps in bfloat16."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nenya.models import convolution
+from nenya.models.convolution import Conv2d, weight_gradient
+from nenya.models.resnet_big import SupConResNet
+
+LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
+BF16 = torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """Shapes of the inputs whose weight gradient was taken as a product."""
+    shapes = []
+
+    def noted(x, *arguments):
+        shapes.append(tuple(x.shape))
+        return weight_gradient(x, *arguments)
+
+    monkeypatch.setattr(convolution, "weight_gradient", noted)
+    return shapes
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize(
+    ("shape", "outputs", "size", "stride", "padding"),
+    [
+        ((2, 3, 8, 8), 5, 3, 1, 1),
+        ((2, 3, 8, 8), 5, 3, 2, 1),
+        ((3, 4, 7, 5), 2, 3, 2, 1),  # odd sides: the last row and column of pixels are not reached
+        ((2, 4, 6, 9), 3, 1, 1, 0),
+        ((2, 4, 6, 9), 3, 1, 2, 0),
+        ((1, 1, 1, 1), 1, 3, 1, 1),
+        ((2, 2, 9, 9), 3, 5, 3, 2),
+        ((0, 2, 4, 4), 3, 3, 1, 1),
+    ],
+)
+def test_the_product_is_the_gradient(shape, outputs, size, stride, padding, layout):
+    x = torch.randn(shape, dtype=torch.float64).to(memory_format=layout)
+    weight = torch.randn(outputs, shape[1], size, size, dtype=torch.float64, requires_grad=True)
+    output = F.conv2d(x, weight, stride=stride, padding=padding)
+    gradient = torch.randn_like(output).to(memory_format=layout)
+    (expected,) = torch.autograd.grad(output, weight, gradient)
+    torch.testing.assert_close(weight_gradient(x, gradient, size, stride, padding), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("side", "stride", "size"), [(8, 1, 3), (16, 2, 3), (4, 1, 3), (8, 1, 1), (16, 2, 1)])
+def test_on_small_maps_in_bf16_it_is_no_further_from_the_truth_than_torchs(products, side, stride, size):
+    ours = Conv2d(24, 16, size, stride, padding=size // 2).to(memory_format=torch.channels_last)
+    theirs = nn.Conv2d(24, 16, size, stride, size // 2, bias=False).to(memory_format=torch.channels_last)
+    theirs.load_state_dict(ours.state_dict())
+    image = torch.randn(6, 24, side, side).to(memory_format=torch.channels_last)
+    results = {}
+    for name, layer in (("ours", ours), ("theirs", theirs)):
+        x = image.clone().requires_grad_()
+        with BF16:
+            output = layer(x)
+        torch.manual_seed(1)
+        output.backward(torch.randn(output.shape).bfloat16())
+        assert x.grad.dtype == layer.weight.grad.dtype == torch.float32
+        results[name] = output.detach(), x.grad, layer.weight.grad
+    assert len(products) == 1
+    torch.testing.assert_close(results["ours"][:2], results["theirs"][:2], rtol=0, atol=0)
+
+    rounded = image.bfloat16().double(), ours.weight.detach().bfloat16().double().requires_grad_()
+    output = F.conv2d(*rounded, stride=stride, padding=size // 2)
+    torch.manual_seed(1)
+    (truth,) = torch.autograd.grad(output, rounded[1], torch.randn(output.shape).bfloat16().double())
+    errors = {name: float((result[2] - truth).norm() / truth.norm()) for name, result in results.items()}
+    assert errors["ours"] <= max(1.2 * errors["theirs"], 1e-6)
+    assert errors["ours"] < 2**-8  # one rounding to bfloat16
+
+
+def test_it_is_torchs_own_elsewhere(products):
+    small, large = torch.randn(2, 8, 8, 8), torch.randn(2, 8, 9, 8)
+    layer = Conv2d(8, 4, 3, padding=1)
+    layer(small).sum().backward()  # float32
+    with BF16:
+        layer(large).sum().backward()
+    assert products == []
+    with BF16:
+        layer(small).sum().backward()
+    assert products == [(2, 8, 8, 8)]
+    layer.bfloat16()(small.bfloat16()).sum().backward()  # without autocast
+    assert products == [(2, 8, 8, 8)] * 2
+
+
+def test_nothing_is_computed_for_what_needs_no_gradient(products):
+    layer = Conv2d(8, 4, 3, padding=1).requires_grad_(False)
+    x = torch.randn(2, 8, 4, 4, requires_grad=True)
+    with BF16:
+        layer(x).sum().backward()
+        with torch.no_grad():
+            assert layer(x).dtype == torch.bfloat16
+    assert products == []
+    assert x.grad is not None
+
+
+def test_the_network_uses_it_and_its_gradient_stays(products, narrow):
+    torch.manual_seed(0)
+    model = SupConResNet("resnet18").to(memory_format=torch.channels_last)
+    other = copy.deepcopy(model)
+    images, target = torch.randn(8, 1, 32, 32), torch.randn(8, 128)
+    with BF16:
+        (model(images) * target).sum().backward()
+    assert len(products) == 10  # the last two stages: eight 3x3 and two 1x1 convolutions
+    with BF16, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "MAX_POSITIONS", 0)
+        (other(images) * target).sum().backward()
+    assert len(products) == 10
+    for (name, ours), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert (ours.grad - theirs.grad).norm() <= 0.03 * theirs.grad.norm(), name
