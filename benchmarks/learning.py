@@ -4,7 +4,8 @@
     python -m benchmarks.learning DATA_FOLDER --only size --cells 'sst/*' 'bt11/64/*'
 
 precision: the experiments of examples/real_imagery.py in bfloat16 and in float32, three seeds each.
-size: views of 32, 40 and 64 pixels, for equal epochs and for the time that 32 pixels take.
+size: views of 32, 40 and 64 pixels, for equal epochs and for equal time. How long a step takes at each size is measured
+first, interleaved and within a minute or two, so keep the machine quiet then; how long the runs take does not matter.
 
 A cell is named by what it trains, e.g. ``sst/bf16/0`` (seed) or ``rsscn7/64/time``; ``--cells`` takes patterns, so that
 cells can be spread over processes. Every run appends a line of JSON to the output; runs that are there already are not
@@ -16,18 +17,26 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
+import functools
 import json
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import environment
+from benchmarks.measure import Series, interleave, ratio
 from benchmarks.results import Table, markdown
 from examples.real_imagery import COMMON, EXPERIMENTS, experiment
+from nenya.data.loaders import nenya_loader
 from nenya.files import atomic_write
+from nenya.params import Params
+from nenya.training.epoch import train_epoch
+from nenya.training.optim import set_optimizer
+from nenya.training.runtime import choose_device
+from nenya.training.step import set_model
 
 Row = dict[str, Any]
 
@@ -37,6 +46,9 @@ PRECISION_EXPERIMENTS = ("sst", "mnist SupCon", "bt11")
 SIZES = (32, 40, 64)  # pixels; the window is 40
 REFERENCE_SIZE = SIZES[0]
 SIZE_EXPERIMENTS = ("sst", "bt11", "rsscn7")
+RATES = "rates"  # the cell that trains nothing but measures how fast each size is
+RATES_EXPERIMENT = "sst"
+RATES_ROUNDS, RATES_STEPS = 5, 4
 NOT_RUN = "not run"
 FIGURES = {"retrieval": "view retrieval", "knn": "5-NN on h"}
 
@@ -51,7 +63,7 @@ class Cell:
         experiment: Of `examples.real_imagery.EXPERIMENTS`.
         seed: Of the run.
         overrides: Options in place of the experiment's.
-        equal_time: Whether its epochs are to fit in the time that the reference size takes.
+        equal_time: Whether it trains for as long as the reference size does, instead of for as many epochs.
     """
 
     question: str
@@ -63,7 +75,7 @@ class Cell:
 
 
 def all_cells() -> list[Cell]:
-    """Every training that the tables have room for, those first whose time others need."""
+    """Every training that the tables have room for."""
     cells = [
         Cell("precision", f"{name}/{precision}/{seed}", name, seed, {"precision": precision})
         for seed in SEEDS
@@ -84,23 +96,54 @@ def all_cells() -> list[Cell]:
     return cells
 
 
-def epochs_of(cell: Cell, rows: Sequence[Row]) -> int | None:
-    """How many epochs a cell trains; None while the runs whose time it needs are missing.
+def epochs_of(cell: Cell, rates: Row | None) -> int:
+    """How many epochs a cell trains.
 
     Args:
         cell: The cell.
-        rows: The runs that are there.
+        rates: What `step_rates` measured; not looked at for equal epochs.
+
+    Raises:
+        ValueError: Equal time, and no rates.
     """
     epochs = int((COMMON | EXPERIMENTS[cell.experiment])["epochs"])
     if not cell.equal_time:
         return epochs
-    taken: dict[str, float] = {row["cell"]: row["seconds"] for row in rows}
-    size = cell.overrides["image_size"]
-    own = taken.get(f"{cell.experiment}/{size}/epochs")
-    reference = taken.get(f"{cell.experiment}/{REFERENCE_SIZE}/epochs")
-    if own is None or reference is None:
-        return None
-    return max(1, round(epochs * reference / own))
+    if rates is None:
+        raise ValueError(f"{cell.name} asks for equal time, and no rates were measured: see step_rates")
+    return max(1, round(epochs / _times_as_long(rates, cell.overrides["image_size"]).median))
+
+
+def step_rates(data: Path, sizes: Sequence[int] = SIZES, rounds: int = RATES_ROUNDS, steps: int = RATES_STEPS) -> Row:
+    """Cutouts per second of a training step, views included, at each size in turn.
+
+    Args:
+        data: Folder of the HDF5 files.
+        sizes: Of the views [pixels]; the reference among them.
+        rounds: How often each size is measured.
+        steps: Of each measurement.
+    """
+    sides = {str(size): _stepper(data, size, steps) for size in sizes}
+    for run in sides.values():
+        run()
+    rates = interleave(sides, rounds)
+    return {"cell": RATES, "question": "size", "rates": rates} | _where()
+
+
+def _stepper(data: Path, size: int, steps: int) -> Callable[[], float]:
+    options = COMMON | EXPERIMENTS[RATES_EXPERIMENT] | {"data_folder": str(data), "image_size": size}
+    opt = Params.from_dict(options)
+    device = choose_device(opt.cuda_use)
+    loader = nenya_loader(opt)
+    loader.max_batches = steps
+    model, criterion = set_model(opt, cuda_use=opt.cuda_use)
+    train = functools.partial(train_epoch, loader, model, criterion, set_optimizer(opt, model), 1, opt, device=device)
+    return lambda: train().samples_per_second
+
+
+def _times_as_long(rates: Row, size: int) -> Series:
+    """How many times as long as the reference size an epoch takes."""
+    return ratio(rates["rates"][str(REFERENCE_SIZE)], rates["rates"][str(size)])
 
 
 def run_cell(cell: Cell, epochs: int, data: Path) -> Row:
@@ -109,7 +152,11 @@ def run_cell(cell: Cell, epochs: int, data: Path) -> Row:
         row = experiment(cell.experiment, cell.seed, data, Path(folder), cell.overrides | {"epochs": epochs})
     row.pop("health")  # of every epoch: more than the tables ask for
     named = {"cell": cell.name, "question": cell.question, "epochs": epochs}
-    return named | row | {"environment": dataclasses.asdict(environment.describe())}
+    return named | row | _where()
+
+
+def _where() -> Row:
+    return {"environment": dataclasses.asdict(environment.describe())}
 
 
 def load(out: Path) -> list[Row]:
@@ -127,8 +174,9 @@ def page(rows: Sequence[Row]) -> str:
     lines += ["settings of `examples/real_imagery.py`, without labels but for SupCon.", ""]
     lines += ["## Precision", "", f"Mean and range over the seeds {', '.join(map(str, SEEDS))} that were run.", ""]
     lines += [*markdown(precision_table(rows)), ""]
-    lines += ["## Image size", "", "Seed 0. Equal time: as many epochs as fit in the time that the run with"]
-    lines += [f"{REFERENCE_SIZE} pixels took; times were measured beside whatever else the machine did.", ""]
+    lines += ["## Image size", "", "Seed 0. Time: how many times as long as an epoch at"]
+    lines += [f"{REFERENCE_SIZE} pixels one takes, from steps of *{RATES_EXPERIMENT}* in turn, with the range over the"]
+    lines += ["rounds. Equal time: as many epochs as fit in the time at that size.", ""]
     lines += [*markdown(size_table(rows)), ""]
     places = dict.fromkeys("; ".join(row["environment"].values()) for row in rows)
     lines += ["## Measured on", "", *(f"- {place}" for place in places)] if places else []
@@ -142,42 +190,50 @@ def precision_table(rows: Sequence[Row]) -> Table:
         for precision in PRECISIONS:
             runs = [row for row in rows if row["cell"].startswith(f"{name}/{precision}/")]
             figures = [_spread([run[figure] for run in runs if figure in run], bool(runs)) for figure in FIGURES]
-            minutes = _spread([run["seconds"] / 60 for run in runs], bool(runs), ".1f")
-            lines.append([name, precision, str(len(runs)), *figures, minutes])
-    return Table(["data", "precision", "seeds", *FIGURES.values(), "min"], lines)
+            seeds = " ".join(str(seed) for seed in sorted(run["seed"] for run in runs))
+            lines.append([name, precision, seeds, *figures])
+    return Table(["data", "precision", "seeds", *FIGURES.values()], lines)
 
 
 def size_table(rows: Sequence[Row]) -> Table:
     """A row for each experiment and size; equal epochs and equal time side by side."""
     by_cell = {row["cell"]: row for row in rows}
+    rates = by_cell.get(RATES)
     lines = []
     for name in SIZE_EXPERIMENTS:
         for size in SIZES:
+            time = NOT_RUN if rates is None else _times_as_long(rates, size).text(".1f")
             equal_epochs = by_cell.get(f"{name}/{size}/epochs")
             equal_time = equal_epochs if size == REFERENCE_SIZE else by_cell.get(f"{name}/{size}/time")
             cells = [cell for run in (equal_epochs, equal_time) for cell in _size_cells(run)]
-            lines.append([name, str(size), *cells])
-    heads = ["epochs", "min", *FIGURES.values()]
-    return Table(["data", "pixels", *heads, *(f"equal time: {head}" for head in heads)], lines)
+            lines.append([name, str(size), time, *cells])
+    heads = ["epochs", *FIGURES.values()]
+    return Table(["data", "pixels", "time", *heads, *(f"equal time: {head}" for head in heads)], lines)
 
 
 def _size_cells(run: Row | None) -> list[str]:
     if run is None:
-        return [NOT_RUN] * (2 + len(FIGURES))
-    return [str(run["epochs"]), f"{run['seconds'] / 60:.1f}", *(_spread(_present(run, name), True) for name in FIGURES)]
+        return [NOT_RUN] * (1 + len(FIGURES))
+    return [str(run["epochs"]), *(_spread(_present(run, name), True) for name in FIGURES)]
 
 
 def _present(run: Row, figure: str) -> list[float]:
     return [run[figure]] if figure in run else []
 
 
-def _spread(values: Sequence[float], was_run: bool, form: str = ".3f") -> str:
+def _spread(values: Sequence[float], was_run: bool) -> str:
     if not was_run:
         return NOT_RUN
     if not values:
         return "no labels"
-    text = format(statistics.mean(values), form)
-    return text if len(values) == 1 else f"{text} ({min(values):{form}} to {max(values):{form}})"
+    text = f"{statistics.mean(values):.3f}"
+    return text if len(values) == 1 else f"{text} ({min(values):.3f} to {max(values):.3f})"
+
+
+def _append(row: Row, out: Path) -> Row:
+    with out.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    return row
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -194,19 +250,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="name the runs that are missing, and run none")
     asked = parser.parse_args(arguments)
     for cell in all_cells():
+        rows = {row["cell"]: row for row in load(asked.out)}  # anew: another process may have run it meanwhile
         wanted = any(fnmatch.fnmatchcase(cell.name, pattern) for pattern in asked.cells)
-        rows = load(asked.out)  # anew: another process may have run it meanwhile
-        if not wanted or asked.only not in (None, cell.question) or cell.name in {row["cell"] for row in rows}:
+        if not wanted or asked.only not in (None, cell.question) or cell.name in rows:
             continue
-        epochs = epochs_of(cell, rows)
-        if asked.list or epochs is None:
-            print(
-                cell.name if epochs is not None else f"{cell.name}: needs the time of the runs for equal epochs first"
-            )
+        if asked.list:
+            print(cell.name)
             continue
-        row = run_cell(cell, epochs, asked.data)
-        with asked.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        if cell.equal_time and RATES not in rows:
+            rows[RATES] = _append(step_rates(asked.data), asked.out)
+        _append(run_cell(cell, epochs_of(cell, rows.get(RATES)), asked.data), asked.out)
     if not asked.list:
         written = page(load(asked.out))
         with atomic_write(asked.out.with_name(f"{asked.out.stem.upper()}.md")) as temporary:

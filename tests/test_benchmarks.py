@@ -141,17 +141,29 @@ def test_a_failure_in_a_fresh_process_is_said_aloud():
         measure.fresh("no_such_module:work")
 
 
-def test_equal_time_needs_the_times_and_scales_the_epochs():
-    cell = next(cell for cell in learning.all_cells() if cell.name == "sst/64/time")
-    assert learning.epochs_of(cell, []) is None
-    rows = [{"cell": "sst/32/epochs", "seconds": 100.0}, {"cell": "sst/64/epochs", "seconds": 400.0}]
-    assert learning.epochs_of(cell, rows) == 2  # of 8
+def test_equal_time_needs_the_rates_and_scales_the_epochs():
+    cells = {cell.name: cell for cell in learning.all_cells()}
+    rates = {"rates": {"32": [40.0, 20.0, 90.0], "64": [10.0, 10.0, 10.0]}}  # four, two and nine times as long
+    assert learning.epochs_of(cells["sst/64/time"], rates) == 2  # of 8
+    assert learning.epochs_of(cells["sst/64/epochs"], None) == 8
+    with pytest.raises(ValueError, match="sst/64/time asks for equal time"):
+        learning.epochs_of(cells["sst/64/time"], None)
+
+
+def test_every_size_is_measured_in_every_round(tmp_path, narrow):
+    with h5py.File(tmp_path / "sst_slstr_dev.h5", "w") as file:
+        file["train"] = np.random.default_rng(0).normal(size=(64, 1, 44, 44)).astype(np.float32)
+        file["valid"] = file["train"][:8]
+    row = learning.step_rates(tmp_path, sizes=(32, 40), rounds=2, steps=1)
+    assert row["cell"] == "rates"
+    assert all(len(rates) == 2 and min(rates) > 0 for rates in row["rates"].values())
+    assert list(row["rates"]) == ["32", "40"]
 
 
 def test_the_tables_of_what_is_learned_say_what_was_not_run():
-    row = {"cell": "bt11/bf16/0", "experiment": "bt11", "retrieval": 0.5, "knn": 0.75, "seconds": 60, "epochs": 12}
-    row["environment"] = {"machine": "m"}
-    page = learning.page([row])
-    assert "| bt11 | bf16 | 1 | 0.500 | 0.750 | 1.0 |" in page
-    assert "| bt11 | fp32 | 0 | not run | not run | not run |" in page
-    assert "| sst | 40 | not run |" in page
+    row = {"cell": "bt11/bf16/1", "seed": 1, "experiment": "bt11", "retrieval": 0.5, "knn": 0.75, "epochs": 12}
+    rates = {"cell": "rates", "rates": {"32": [4.0], "40": [2.0], "64": [1.0]}}
+    page = learning.page([row | {"environment": {"machine": "m"}}, rates | {"environment": {"machine": "m"}}])
+    assert "| bt11 | bf16 | 1 | 0.500 | 0.750 |" in page
+    assert "| bt11 | fp32 |  | not run | not run |" in page
+    assert "| sst | 40 | 2.0 | not run |" in page
