@@ -4,8 +4,9 @@
     python -m benchmarks.learning DATA_FOLDER --only size --cells 'sst/*' 'bt11/64/*'
 
 precision: the experiments of examples/real_imagery.py in bfloat16 and in float32, three seeds each.
-size: views of 32, 40 and 64 pixels, for equal epochs and for equal time. How long a step takes at each size is measured
-first, interleaved and within a minute or two, so keep the machine quiet then; how long the runs take does not matter.
+size: views of 32, 40 and 64 pixels, for equal epochs and for equal time. How long a step takes at each size is a cell
+of its own, ``rates``: run it alone and first, on a quiet machine; it takes a minute or two. How long others take does
+not matter.
 
 A cell is named by what it trains, e.g. ``sst/bf16/0`` (seed) or ``rsscn7/64/time``; ``--cells`` takes patterns, so that
 cells can be spread over processes. Every run appends a line of JSON to the output; runs that are there already are not
@@ -55,7 +56,7 @@ FIGURES = {"retrieval": "view retrieval", "knn": "5-NN on h"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One training.
+    """One training; `RATES` is none, but what equal time rests on.
 
     Attributes:
         question: "precision" or "size".
@@ -75,13 +76,14 @@ class Cell:
 
 
 def all_cells() -> list[Cell]:
-    """Every training that the tables have room for."""
+    """All that the tables have room for."""
     cells = [
         Cell("precision", f"{name}/{precision}/{seed}", name, seed, {"precision": precision})
         for seed in SEEDS
         for name in PRECISION_EXPERIMENTS
         for precision in PRECISIONS
     ]
+    cells.append(Cell("size", RATES, RATES_EXPERIMENT, 0, {}))
     cells += [
         Cell("size", f"{name}/{size}/epochs", name, 0, {"image_size": size})
         for name in SIZE_EXPERIMENTS
@@ -102,15 +104,11 @@ def epochs_of(cell: Cell, rates: Row | None) -> int:
     Args:
         cell: The cell.
         rates: What `step_rates` measured; not looked at for equal epochs.
-
-    Raises:
-        ValueError: Equal time, and no rates.
     """
     epochs = int((COMMON | EXPERIMENTS[cell.experiment])["epochs"])
     if not cell.equal_time:
         return epochs
-    if rates is None:
-        raise ValueError(f"{cell.name} asks for equal time, and no rates were measured: see step_rates")
+    assert rates is not None
     return max(1, round(epochs / _times_as_long(rates, cell.overrides["image_size"]).median))
 
 
@@ -230,12 +228,6 @@ def _spread(values: Sequence[float], was_run: bool) -> str:
     return text if len(values) == 1 else f"{text} ({min(values):.3f} to {max(values):.3f})"
 
 
-def _append(row: Row, out: Path) -> Row:
-    with out.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    return row
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing and write the tables."""
     parser = argparse.ArgumentParser(
@@ -258,8 +250,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(cell.name)
             continue
         if cell.equal_time and RATES not in rows:
-            rows[RATES] = _append(step_rates(asked.data), asked.out)
-        _append(run_cell(cell, epochs_of(cell, rows.get(RATES)), asked.data), asked.out)
+            raise SystemExit(f"{cell.name} asks for equal time: run --cells {RATES} first, on a quiet machine")
+        row = (
+            step_rates(asked.data)
+            if cell.name == RATES
+            else run_cell(cell, epochs_of(cell, rows.get(RATES)), asked.data)
+        )
+        with asked.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
     if not asked.list:
         written = page(load(asked.out))
         with atomic_write(asked.out.with_name(f"{asked.out.stem.upper()}.md")) as temporary:

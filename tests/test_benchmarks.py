@@ -146,8 +146,12 @@ def test_equal_time_needs_the_rates_and_scales_the_epochs():
     rates = {"rates": {"32": [40.0, 20.0, 90.0], "64": [10.0, 10.0, 10.0]}}  # four, two and nine times as long
     assert learning.epochs_of(cells["sst/64/time"], rates) == 2  # of 8
     assert learning.epochs_of(cells["sst/64/epochs"], None) == 8
-    with pytest.raises(ValueError, match="sst/64/time asks for equal time"):
-        learning.epochs_of(cells["sst/64/time"], None)
+
+
+def test_equal_time_without_rates_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="sst/64/time asks for equal time: run --cells rates first"):
+        learning.main([str(tmp_path), "--cells", "sst/64/time", "--out", str(tmp_path / "runs.jsonl")])
+    assert not (tmp_path / "runs.jsonl").exists()
 
 
 def test_every_size_is_measured_in_every_round(tmp_path, narrow):

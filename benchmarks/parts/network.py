@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class _Sizes:
-    layers: tuple[tuple[int, int, int, int], ...]  # channels in and out, stride, pixels of the output
+    layers: tuple[tuple[int, int, int, int, int], ...]  # kernel, channels in and out, stride, pixels of the output
     images: int  # of a layer
     cutouts: dict[int, int]  # in a batch of the network, by pixels
     rounds: int
@@ -32,13 +32,24 @@ class _Sizes:
 
 
 _FULL = _Sizes(
-    ((128, 128, 1, 16), (256, 256, 1, 16), (256, 256, 1, 8), (512, 512, 1, 8), (256, 512, 2, 4), (512, 512, 1, 4)),
+    (
+        (3, 128, 128, 1, 16),
+        (3, 256, 256, 1, 16),
+        (3, 256, 256, 1, 8),
+        (3, 512, 512, 1, 8),
+        (3, 256, 512, 2, 4),
+        (3, 512, 512, 1, 4),
+        (1, 512, 2048, 1, 8),
+        (1, 2048, 512, 1, 8),
+        (1, 1024, 2048, 2, 4),
+        (1, 2048, 512, 1, 4),
+    ),
     images=128,
     cutouts={32: 64, 64: 32},
     rounds=5,
     at_least=1.5,
 )
-_QUICK = _Sizes(((4, 8, 2, 4),), images=2, cutouts={8: 2}, rounds=1, at_least=0.0)
+_QUICK = _Sizes(((3, 4, 8, 2, 4), (1, 4, 8, 1, 4)), images=2, cutouts={8: 2}, rounds=1, at_least=0.0)
 
 
 def measure(quick: bool, folder: Path) -> Section:
@@ -50,7 +61,7 @@ def measure(quick: bool, folder: Path) -> Section:
         f"gradient by oneDNN. *Nenya*: as a matrix product where a map has at most {convolution.MAX_POSITIONS} "
         "positions.",
     )
-    if not computes_bf16(CPU):
+    if not quick and not computes_bf16(CPU):
         section.skipped = "this processor does not compute bfloat16 natively"
         return section
     with keeping_memory(CPU):
@@ -59,20 +70,23 @@ def measure(quick: bool, folder: Path) -> Section:
 
 
 def _layers(sizes: _Sizes) -> Table:
-    """Both ways to the weight gradient of a 3x3 convolution."""
+    """Both ways to the weight gradient of a convolution."""
     rows = []
-    for channels, outputs, stride, side in sizes.layers:
+    for kernel, channels, outputs, stride, side in sizes.layers:
         x = _random(sizes.images, channels, side * stride, side * stride)
-        gradient, weight = _random(sizes.images, outputs, side, side), _random(outputs, channels, 3, 3)
+        gradient, weight = _random(sizes.images, outputs, side, side), _random(outputs, channels, kernel, kernel)
         sides: dict[str, Callable[[], object]] = {
             "torch": functools.partial(_by_torch, x, gradient, weight, stride),
-            "product": functools.partial(weight_gradient, x, gradient, 3, stride, 1),
+            "product": functools.partial(weight_gradient, x, gradient, kernel, stride, kernel // 2),
         }
         for run in sides.values():
             run()
         timed = {name: functools.partial(seconds, run) for name, run in sides.items()}
         taken = interleave(timed, 3 * sizes.rounds)
-        shape = [f"{channels} to {outputs}" + (f", stride {stride}" if stride > 1 else ""), f"{side} x {side}"]
+        shape = [
+            f"{kernel} x {kernel}, {channels} to {outputs}" + (f", stride {stride}" if stride > 1 else ""),
+            f"{side} x {side}",
+        ]
         milliseconds = [Series([1e3 * value for value in taken[name]]).text() for name in sides]
         rows.append([*shape, *milliseconds, ratio(taken["torch"], taken["product"]).text(".1f")])
     heads = ["weight gradient", "map", "oneDNN, ms", "matrix product, ms", "times faster"]
@@ -80,10 +94,9 @@ def _layers(sizes: _Sizes) -> Table:
 
 
 def _by_torch(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> object:
-    ones, wanted = [1, 1], [False, True, False]
-    return torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, [stride, stride], ones, ones, False, [0, 0], 1, wanted
-    )
+    around = weight.shape[-1] // 2
+    geometry = [stride, stride], [around, around], [1, 1], False, [0, 0], 1
+    return torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, [False, True, False])
 
 
 def _random(*shape: int) -> Tensor:

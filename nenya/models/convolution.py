@@ -1,9 +1,9 @@
 """Convolutions whose weight gradient is a matrix product where images have become small.
 
 oneDNN, which PyTorch computes convolutions with on CPUs, is fast where feature maps are large. In bfloat16 its weight
-gradient falls far behind the processor's own matrix products where maps are small and channels many, and on views of
-32 pixels that is half of a ResNet's work. There the patches are laid out as a matrix, and the gradient is one product
-(im2col; Chellapilla et al. 2006, "High performance convolutional neural networks for document processing", sec. 3).
+gradient falls far behind the processor's own matrix products where maps are small, as they are in the last stages of a
+ResNet, and more so with small views. There the patches are laid out as a matrix, and the gradient is one product
+(im2col; Chellapilla et al. 2006, "High performance convolutional neural networks for document processing").
 `benchmarks/parts/network.py` measures both.
 
 Axes: B images, C and K channels in and out, H x W pixels in, Y x X out, R x R the kernel.
@@ -17,14 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_input
 
-#: Up to so many positions of the output the product is faster: measured at 4 x 4 and 8 x 8, slower from 16 x 16 on.
+#: Positions of the output up to which the product is taken: 8 x 8. At 16 x 16 oneDNN is the faster.
 MAX_POSITIONS = 64
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` without bias, dilation or groups: the same parameters and values, faster on small maps.
+    """`torch.nn.Conv2d` without bias: the same parameters and values, a faster backward on small maps.
+
+    Where the weight gradient is a product (CPU, bfloat16, at most `MAX_POSITIONS` positions), there is no second
+    derivative. The patches take R x R times the memory of the input while the gradient is formed.
 
     Args:
         in_channels: C.
@@ -39,24 +41,29 @@ class Conv2d(nn.Conv2d):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Map [B, C, H, W] to [B, K, Y, X]."""
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
-        if input.device.type != "cpu" or dtype != torch.bfloat16 or self._num_positions(input) > MAX_POSITIONS:
-            return super().forward(input)
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self._takes_product(input, weight, bias):
+            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
         output: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
-            input.to(dtype), self.weight.to(dtype), self.stride[0], int(self.padding[0])
+            input.bfloat16(), weight.bfloat16(), self.stride[0], int(self.padding[0])
         )
         return output
 
-    def _num_positions(self, x: Tensor) -> int:
+    def _takes_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+        if not (torch.is_grad_enabled() and weight.requires_grad and x.device.type == "cpu" and x.ndim == 4):
+            return False  # no weight gradient, or not what was measured
+        if bias is not None:
+            return False  # a tool has folded a batch-norm into the layer
+        autocast = torch.is_autocast_enabled("cpu") and x.dtype == torch.float32
+        if (torch.get_autocast_dtype("cpu") if autocast else x.dtype) != torch.bfloat16:
+            return False
         size, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         height, width = ((length + 2 * padding - size) // stride + 1 for length in x.shape[2:])
-        return height * width
+        return height * width <= MAX_POSITIONS
 
 
 class _Convolution(torch.autograd.Function):
-    """Convolution in the dtype of its arguments, whatever autocast says; see `weight_gradient`."""
+    """Convolution of bfloat16 tensors; backward as torch's but for `weight_gradient`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:  # noqa: ANN401
@@ -71,7 +78,8 @@ class _Convolution(torch.autograd.Function):
         stride, padding = ctx.stride, ctx.padding
         to_x = to_weight = None
         if ctx.needs_input_grad[0]:
-            to_x = conv2d_input(x.shape, weight, gradient, stride, padding)  # type: ignore[no-untyped-call]
+            geometry = [stride, stride], [padding, padding], [1, 1], False, [0, 0], 1
+            to_x, _, _ = torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, [True, False, False])
         if ctx.needs_input_grad[1]:
             to_weight = weight_gradient(x, gradient, weight.shape[-1], stride, padding)
         return to_x, to_weight, None, None
@@ -90,8 +98,10 @@ def weight_gradient(x: Tensor, gradient: Tensor, size: int, stride: int, padding
     Returns:
         [K, C, R, R], laid out channels last.
     """
-    around = (0, 0, padding, padding, padding, padding)
-    rows = F.pad(x.permute(0, 2, 3, 1), around).contiguous()  # [B, H, W, C] with its zeros
+    rows = x.permute(0, 2, 3, 1)  # [B, H, W, C]
+    if padding > 0:  # without, padding would copy all the same
+        rows = F.pad(rows, (0, 0, padding, padding, padding, padding))
+    rows = rows.contiguous()
     batch, _, _, channels = rows.shape
     outputs, height, width = gradient.shape[1:]
     image, line, pixel, _ = rows.stride()

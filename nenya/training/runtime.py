@@ -139,14 +139,14 @@ def compile_network(model: nn.Module, wanted: bool | str, device: torch.device) 
     """
     if wanted is not True:
         return
-    lacking = _lacking_compiler(device)
+    lacking = lacking_compiler(device)
     if lacking:
         logger.warning("compile is %s, but %s: the network runs uncompiled", wanted, lacking)
         return
     model.compile()
 
 
-def _lacking_compiler(device: torch.device) -> str:
+def lacking_compiler(device: torch.device) -> str:
     """What torch.compile needs and does not find; empty if nothing."""
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++"]
     if not any(shutil.which(name) for name in names):
