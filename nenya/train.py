@@ -344,8 +344,8 @@ def go_on(state: Run, *, force: bool = False) -> bool:
     before, now = checkpoint.get("num_processes", 1), parallel.current().size
     if before != now:
         logger.warning(
-            "%d processes, %d before: the order of the samples is the same; the numbers are up to rounding, and up to "
-            "batch-norm where each process normalises its own share",
+            "number of processes: %d, before %d. The order of the samples is the same; the numbers are up to rounding, "
+            "and up to batch-norm where each process normalises its own share.",
             now,
             before,
         )

@@ -328,7 +328,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny, caplog):
     state = state_of(more)
     assert (state["epoch"], state["num_processes"]) == (2, 2)
     run(tiny(epochs=3, cosine=False), resume=True)
-    assert "1 processes, 2 before" in caplog.text
+    assert "number of processes: 1, before 2." in caplog.text
     assert state_of(more)["epoch"] == 3
 
 
