@@ -38,7 +38,7 @@ class _Sizes:
     run_image_size: int  # pixels
 
 
-_FULL = _Sizes((2_000, 20_000, 200_000), rounds=3, settle=0.5, at_least=3.0, steps=12, run_image_size=16)
+_FULL = _Sizes((2_000, 20_000, 200_000), rounds=3, settle=0.5, at_least=2.0, steps=12, run_image_size=16)
 _QUICK = _Sizes((128, 256), rounds=1, settle=0.0, at_least=0.0, steps=1, run_image_size=4)
 
 

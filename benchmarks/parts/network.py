@@ -46,7 +46,7 @@ _FULL = _Sizes(
     ),
     images=128,
     cutouts={32: 64, 64: 32},
-    rounds=5,
+    rounds=3,
     at_least=1.5,
 )
 _QUICK = _Sizes(((3, 4, 8, 2, 4), (1, 4, 8, 1, 4)), images=2, cutouts={8: 2}, rounds=1, at_least=0.0)

@@ -134,7 +134,7 @@ def compile_network(model: nn.Module, wanted: bool | str, device: torch.device) 
 
     Args:
         model: On its device.
-        wanted: True, False, or "auto", which compiles nowhere until it has been measured where that pays.
+        wanted: True, False, or "auto", which compiles nowhere: see `python -m benchmarks compile`.
         device: Where the model is.
     """
     if wanted is not True:
