@@ -38,16 +38,19 @@ fi
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
 export OMP_NUM_THREADS="$SRUN_CPUS_PER_TASK"
 
+# If the script itself is signalled (`scancel --batch --signal=USR1`, or `--signal=B:USR1@120` above), pass it on: srun
+# forwards SIGUSR1 to all its processes. SIGTERM is left alone: Slurm sends it to them directly, and srun would kill.
+# Before srun starts, since an untrapped signal would end the script and leave the step without anyone to queue it again.
+step=
+signalled=
+trap 'signalled=1; [[ -z $step ]] || kill -s USR1 "$step"' USR1
+
 # --resume always: where there is nothing to resume, it starts anew.
 # Processes that end by themselves end within seconds of each other. --wait ends those that wait in vain for a lost one;
 # --kill-on-bad-exit would end them while they leave, and srun would report that instead of 75.
 srun --kill-on-bad-exit=0 --wait=60 nenya train "$@" --resume &
 step=$!
-
-# If the script itself is signalled (`scancel --batch --signal=USR1`, or `--signal=B:USR1@120` above), pass it on: srun
-# forwards SIGUSR1 to all its processes. SIGTERM is left alone: Slurm sends it to them directly, and srun would kill.
-signalled=
-trap 'signalled=1; kill -s USR1 "$step"' USR1
+[[ -z $signalled ]] || kill -s USR1 "$step"
 
 while :; do
     signalled=
