@@ -29,7 +29,7 @@ demo: $(VENV)/.runtime  ## train on a synthetic ocean in about 3 minutes; result
 	$(BIN)/nenya demo
 
 test: $(VENV)/.dev  ## the test-suite (about 4 minutes on 2 cores)
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(BIN)/pytest --numprocesses 3 --dist worksteal
 
 soak: $(VENV)/.dev  ## kill, fill, damage and fuzz by the hundred; docs/reliability.md (about 15 minutes on 2 quiet cores)
 	$(BIN)/python -m tests.faults.soak
