@@ -10,9 +10,9 @@ from unittest import mock
 import torch
 
 from benchmarks.measure import Series, interleave, ratio, seconds, throughput
-from benchmarks.parts.network import CPU, step
+from benchmarks.parts.network import CPU, lacking_bf16, step
 from benchmarks.results import Section, Table
-from nenya.training.runtime import computes_bf16, keeping_memory, lacking_compiler
+from nenya.training.runtime import keeping_memory, lacking_compiler
 
 CUTOUTS = {32: 64, 64: 32}  # in a batch, by pixels
 
@@ -24,7 +24,7 @@ def measure(quick: bool, folder: Path) -> Section:
         "Compiled network",
         "ResNet-18 in bfloat16, forward and backward, as it is and by `torch.compile`, compiled anew at each size.",
     )
-    section.skipped = "" if quick else lacking_compiler(CPU) or _lacking_bf16()
+    section.skipped = "" if quick else lacking_compiler(CPU) or lacking_bf16()
     if section.skipped:
         return section
     rows = []
@@ -44,7 +44,3 @@ def measure(quick: bool, folder: Path) -> Section:
             ]
     section.tables = [Table(["pixels", "batch", "network", "first step, s", "samples/s", "ratio"], rows)]
     return section
-
-
-def _lacking_bf16() -> str:
-    return "" if computes_bf16(CPU) else "this processor does not compute bfloat16 natively"

@@ -61,8 +61,8 @@ def measure(quick: bool, folder: Path) -> Section:
         f"gradient by oneDNN. *Nenya*: as a matrix product where a map has at most {convolution.MAX_POSITIONS} "
         "positions.",
     )
-    if not quick and not computes_bf16(CPU):
-        section.skipped = "this processor does not compute bfloat16 natively"
+    section.skipped = "" if quick else lacking_bf16()
+    if section.skipped:
         return section
     with keeping_memory(CPU):
         section.tables = [_layers(sizes), _networks(sizes)]
@@ -125,6 +125,11 @@ def _networks(sizes: _Sizes) -> Table:
             for name, values in rates.items()
         ]
     return Table(["pixels", "batch", "network", "samples/s", "ratio"], rows)
+
+
+def lacking_bf16() -> str:
+    """Why there is nothing to measure in bfloat16; empty where the processor computes it."""
+    return "" if computes_bf16(CPU) else "this processor does not compute bfloat16 natively"
 
 
 def step(pixels: int, cutouts: int, backend: str | None = None) -> Callable[[], int]:
