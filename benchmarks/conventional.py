@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.measure import steady_rate
 from nenya.models.resnet_big import SupConResNet
 
 Image = npt.NDArray[np.float32]
@@ -136,8 +137,8 @@ class Trained:
 
     Attributes:
         losses: Of every step.
-        samples_per_second: Cutouts per second.
-        waiting_share: Share of the time spent waiting for data, 0..1.
+        samples_per_second: Cutouts per second, without the first step.
+        waiting_share: Share of the time spent waiting for data, 0..1; of all steps.
     """
 
     losses: list[float]
@@ -153,10 +154,11 @@ def make_model(backbone: str, seed: int) -> tuple[nn.Module, Optimizer]:
 
 
 def train(dataset: TwoViews, model: nn.Module, optimizer: Optimizer, batch_size: int, num_steps: int) -> Trained:
-    """Train for some steps of a new pass over the data."""
+    """Train for some steps, two at least, of a new pass over the data."""
     loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=NUM_WORKERS, drop_last=True)
     model.train()
     losses: list[float] = []
+    ended: list[float] = []
     started = time.perf_counter()
     waited = 0.0
     batches = iter(loader)
@@ -170,5 +172,5 @@ def train(dataset: TwoViews, model: nn.Module, optimizer: Optimizer, batch_size:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    took = time.perf_counter() - started
-    return Trained(losses, num_steps * batch_size / took, waited / took)
+        ended.append(time.perf_counter())
+    return Trained(losses, steady_rate(ended, batch_size), waited / (ended[-1] - started))

@@ -82,6 +82,14 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def steady_rate(ended: Sequence[float], batch_size: int) -> float:
+    """Samples per second of the steps of a pass but the first, from the times [s] at which its steps ended.
+
+    A pass has the first step's costs once, however long it is: workers start, memory is fetched from the system.
+    """
+    return batch_size * (len(ended) - 1) / (ended[-1] - ended[0])
+
+
 def throughput(work: Callable[[], int], at_least: float) -> float:
     """Samples per second of `work`, which returns how many it did, repeated for `at_least` seconds."""
     started = time.perf_counter()

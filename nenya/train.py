@@ -46,7 +46,14 @@ from nenya.training.gradients import distribute, num_parts
 from nenya.training.health import Health, collapse
 from nenya.training.optim import adjust_learning_rate, set_optimizer
 from nenya.training.report import describe_epoch, describe_health, describe_run
-from nenya.training.runtime import Interruption, choose_device, peak_memory, seed_everything, settle_arithmetic
+from nenya.training.runtime import (
+    Interruption,
+    choose_device,
+    keeping_memory,
+    peak_memory,
+    seed_everything,
+    settle_arithmetic,
+)
 from nenya.training.step import set_model
 
 logger = logging.getLogger(__name__)
@@ -151,6 +158,7 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
         parallel.together(lambda: begin(state, debug=debug, resume=resume, force=force))
         share_position(state)
         state.network = distribute(state.model, opt, state.train.batch_size, state.device)
+        stack.enter_context(keeping_memory(state.device))
         writer = events.EventWriter(state.folder, state.epoch + 1) if opt.tensorboard and ranks.first else None
         try:
             train_all(state, interruption, writer, on_collapse="warn" if debug else opt.on_collapse)

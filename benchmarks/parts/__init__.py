@@ -23,8 +23,8 @@ NAMES = (
     "cuda",
     "compile",
 )
-#: Only where they are asked for: compiling takes minutes.
-ON_DEMAND = ("compile",)
+#: Only where they are asked for: what the network's own choices rest on, and compiling takes minutes.
+ON_DEMAND = ("network", "compile")
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

@@ -229,7 +229,8 @@ def validate(
                 features.append(_Features(pair_views(h.float()).cpu()[kept], pair_views(z.float()).cpu()[kept]))
             progress.advance(len(batch.view1), losses.latest, None)
 
-    with EpochProgress(title, num_batches, print_freq=None) as progress, evaluating(model):
+    watch = EpochProgress(title, num_batches, print_freq=None)
+    with keeping_memory(device), watch as progress, evaluating(model):
         parallel.together(lambda: pass_over(progress))
     done = _finished(_merged(parallel.share_objects(losses.counted)), progress)
     everyone = parallel.to_first(features)

@@ -14,9 +14,11 @@ from nenya.data.augment import Views
 from nenya.data.images import ImageFile
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
-from nenya.training.runtime import autocast, evaluating
+from nenya.training.runtime import autocast, evaluating, keeping_memory
 
 Metric = Literal["cosine", "euclidean"]
+
+_TILE = 1024  # queries whose distances to the whole gallery are in memory at once
 
 
 def encode_cutouts(
@@ -37,7 +39,7 @@ def encode_cutouts(
     device = torch.device(device)
     views = Views.from_options(opt, images.height, images.width)
     features = []
-    with evaluating(model), autocast(opt, device):
+    with keeping_memory(device), evaluating(model), autocast(opt, device):
         for rows in np.array_split(images.usable, -(-len(images.usable) // batch_size)):
             pixels = views.plain(torch.from_numpy(images.read(rows)).to(device))
             h = model.encode(pixels.contiguous(memory_format=torch.channels_last))
@@ -65,9 +67,10 @@ def nearest(queries: Tensor, gallery: Tensor, count: int, metric: Metric = "cosi
     a, b = queries.double(), gallery.double()  # in float32, squares of pixels near 290 K would swamp their differences
     if metric == "cosine":
         a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
-    # |a - b|^2 up to a term that is the same for all items of the gallery
-    distance = b.square().sum(dim=1) - 2 * a @ b.T
-    return distance.topk(count, dim=1, largest=False).indices
+    length = b.square().sum(dim=1)
+    # |a - b|^2 up to a term that is the same for all items of the gallery, for some queries at a time
+    distances = (length - 2 * a[start : start + _TILE] @ b.T for start in range(0, len(a), _TILE))
+    return torch.cat([distance.topk(count, dim=1, largest=False).indices for distance in distances])
 
 
 def knn_accuracy(

@@ -27,6 +27,7 @@ from nenya.params import Params
 logger = logging.getLogger(__name__)
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
+_keeping = False  # whether `keeping_memory` has set them: they are the process's, so is this
 
 resource: ModuleType | None
 try:
@@ -91,17 +92,21 @@ def keeping_memory(device: torch.device) -> Iterator[None]:
     """Keep the memory that tensors free for the next ones, on a CPU with the GNU C library.
 
     By itself the library gives large blocks back to the system and fetches them anew, page by page, in every step. For
-    GPUs PyTorch keeps them itself. The price is a higher peak; after it, all that is free is given back.
+    GPUs PyTorch keeps them itself. The price is a higher peak; after it, all that is free is given back. Within another
+    one it changes nothing.
     """
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+    global _keeping
+    if _keeping or device.type != "cpu" or platform.libc_ver()[0] != "glibc":
         yield
         return
     library = ctypes.CDLL(None)
     library.mallopt(_MMAP_MAX, 0)
     library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    _keeping = True
     try:
         yield
     finally:
+        _keeping = False
         library.mallopt(_MMAP_MAX, 2**16)  # the library's own values
         library.mallopt(_TRIM_THRESHOLD, 2**17)
         library.malloc_trim(0)

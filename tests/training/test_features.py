@@ -79,7 +79,9 @@ def test_pixels_as_features_are_the_cutouts_flat(image_file):
     assert np.array_equal(pixel_features(images).numpy(), np.array([image.ravel() for image in pixels]))
 
 
-def test_the_nearest_by_distance_are_scipys_even_far_from_the_origin():
+@pytest.mark.parametrize("tile", [1024, 7, 1])
+def test_the_nearest_by_distance_are_scipys_even_far_from_the_origin(monkeypatch, tile):
+    monkeypatch.setattr("nenya.training.features._TILE", tile)
     rng = np.random.default_rng(3)
     queries, gallery = 290 + 0.1 * rng.normal(size=(2, 20, 50))
     expected = np.argsort(cdist(queries.astype(np.float32), gallery.astype(np.float32)), axis=1)[:, :4]

@@ -178,18 +178,27 @@ def test_free_memory_is_known_here_and_below_all_there_is():
     assert 0 < free < 2**50
 
 
+def new_pages():
+    """Pages that the system has to hand out for some tensors."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(16 * 2**18)  # 16 MB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 def test_freed_memory_is_kept_for_the_next_tensor_and_given_back_after():
-    """Counted in pages that the system has to hand out."""
-
-    def new_pages():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(10):
-            torch.ones(16 * 2**18)  # 16 MB, freed at once
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
     with keeping_memory(CPU):
         new_pages()
+        kept = new_pages()
+    assert new_pages() > 10 * kept + 1000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_memory_is_kept_until_the_outermost_of_several_ends():
+    with keeping_memory(CPU):
+        with keeping_memory(CPU):
+            new_pages()
         kept = new_pages()
     assert new_pages() > 10 * kept + 1000
 
