@@ -91,7 +91,7 @@ def steady_rate(ended: Sequence[float], batch_size: int) -> float:
 
 
 def throughput(work: Callable[[], int], at_least: float) -> float:
-    """Samples per second of `work`, which returns how many it did, repeated for `at_least` seconds."""
+    """What `work`, which returns how much it did, does in a second; it is repeated for `at_least` seconds."""
     started = time.perf_counter()
     count = 0
     while count == 0 or time.perf_counter() - started < at_least:

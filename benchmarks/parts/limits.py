@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import Series, seconds
+from benchmarks.measure import Series, seconds, throughput
 from benchmarks.results import Section, Table
 
 SIZES = (1024, 2048, 4096)
 QUICK_SIZES = (64, 128)
 COPY_BYTES = 256 * 2**20  # far above any cache
-_ROUNDS = 5
-_LEAST_FLOPS = 3e10  # of one timing: enough that a product of small matrices is no matter of microseconds
+_ROUNDS = 3
+_AT_LEAST = 1.0  # seconds of one timing: processors compute faster for a moment than they can keep up
 
 
 def measure(quick: bool, folder: Path) -> Section:
@@ -47,11 +47,13 @@ def matmul_rate(size: int, dtype: torch.dtype, *, quick: bool = False) -> float:
     """Rate [GFLOP/s] of the product of two square matrices, a multiplication and an addition counted as two."""
     a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
     out = torch.empty(size, size, dtype=dtype)
-    flops = 2 * size**3
-    repeats = 1 if quick else max(1, round(_LEAST_FLOPS / flops))
-    torch.mm(a, b, out=out)
-    took = seconds(lambda: [torch.mm(a, b, out=out) for _ in range(repeats)])
-    return repeats * flops / took / 1e9
+
+    def product() -> int:
+        torch.mm(a, b, out=out)
+        return 2 * size**3
+
+    product()
+    return throughput(product, 0.0 if quick else _AT_LEAST) / 1e9
 
 
 def copy_rate(num_bytes: int) -> float:

@@ -61,10 +61,16 @@ def measure(quick: bool, folder: Path) -> Section:
             rates[name].append(best_matmul_rate(dtype, quick=quick))
         return _Measured(0.0, 0.0)
 
-    sides: dict[str, Callable[[], _Measured]] = {"limits": limits}
-    sides |= {name: functools.partial(run, sizes.steps[name]) for name, run in pipelines.items()}
+    passes = {name: functools.partial(run, sizes.steps[name]) for name, run in pipelines.items()}
+    # before and after what is compared with them, since the machine's speed drifts
+    sides = {"before": limits, "nenya auto": passes.pop("nenya auto"), "after": limits, **passes}
     measured = interleave(sides, sizes.rounds)
-    return _section(measured, rates, gflop_per_cutout(options(file, sizes.image_size, sizes.batch_size)), sizes)
+    products = {
+        name: [(before + after) / 2 for before, after in zip(values[::2], values[1::2], strict=True)]
+        for name, values in rates.items()
+    }
+    passed = {name: measured[name] for name in pipelines}
+    return _section(passed, products, gflop_per_cutout(options(file, sizes.image_size, sizes.batch_size)), sizes)
 
 
 def options(file: Path, image_size: int, batch_size: int, precision: str = "fp32") -> Params:
@@ -131,7 +137,7 @@ def _section(
     measured: dict[str, list[_Measured]], rates: dict[str, list[float]], gflop: float, sizes: _Sizes
 ) -> Section:
     native = computes_bf16(CPU)
-    speed = {name: [run.samples_per_second for run in runs] for name, runs in measured.items() if name != "limits"}
+    speed = {name: [run.samples_per_second for run in runs] for name, runs in measured.items()}
     waiting = {name: Series([run.waiting_share for run in measured[name]]) for name in speed}
     achieved = {name: [gflop * value for value in values] for name, values in speed.items()}
     shares = {(name, kind): ratio(values, limit) for name, values in achieved.items() for kind, limit in rates.items()}
@@ -162,7 +168,7 @@ def _section(
             Bar.of("step, fp32 / conventional", ratio(speed["nenya fp32"], speed["conventional"]), 1.35),
             Bar.of("waiting for data, auto", waiting["nenya auto"], 0.03, "%", at_most=True),
         ],
-        [f"Matrix products in the same rounds: {products}."],
+        [f"Matrix products, kept up for a second, before and after each pass of *nenya auto*: {products}."],
     )
     if native:
         section.bars.insert(1, Bar.of("auto / bf16 matrix product", shares["nenya auto", "bfloat16"], 0.6, "%"))

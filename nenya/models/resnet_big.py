@@ -44,9 +44,11 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, in_channels, H, W] to [B, width, H/stride, W/stride]."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        # In place, here and below: the backward of batch-norm needs its input only, and its output need not be copied.
+        out = F.relu_(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.shortcut(x))
+        out += self.shortcut(x)
+        return F.relu_(out)
 
 
 class Bottleneck(nn.Module):
@@ -72,10 +74,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, in_channels, H, W] to [B, 4 width, H/stride, W/stride]."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
+        out = F.relu_(self.bn1(self.conv1(x)))
+        out = F.relu_(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return F.relu(out + self.shortcut(x))
+        out += self.shortcut(x)
+        return F.relu_(out)
 
 
 # Block and number of blocks in each stage (He et al. 2016, table 1).
@@ -125,7 +128,7 @@ class ResNet(nn.Module):
         Raises:
             DataError: `x` is not [B, C, H, W], or its C does not fit the stem.
         """
-        out = F.relu(self.bn1(self._stem_response(x)))  # [B, 64, H, W]
+        out = F.relu_(self.bn1(self._stem_response(x)))  # [B, 64, H, W]
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))  # [B, F, H/8, W/8]
         return torch.flatten(self.avgpool(out), 1)  # [B, F]
 
