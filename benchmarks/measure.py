@@ -83,7 +83,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def steady_rate(ended: Sequence[float], batch_size: int) -> float:
-    """Samples per second of the steps of a pass but the first, from the times [s] at which its steps ended.
+    """Samples per second of a pass without its first step, from the times [s] at which its steps (two at least) ended.
 
     A pass has the first step's costs once, however long it is: workers start, memory is fetched from the system.
     """
@@ -91,7 +91,7 @@ def steady_rate(ended: Sequence[float], batch_size: int) -> float:
 
 
 def throughput(work: Callable[[], int], at_least: float) -> float:
-    """What `work`, which returns how much it did, does in a second; it is repeated for `at_least` seconds."""
+    """Amount per second of `work`, which returns the amount it did (samples, operations), over `at_least` seconds."""
     started = time.perf_counter()
     count = 0
     while count == 0 or time.perf_counter() - started < at_least:

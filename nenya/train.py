@@ -158,7 +158,7 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
         parallel.together(lambda: begin(state, debug=debug, resume=resume, force=force))
         share_position(state)
         state.network = distribute(state.model, opt, state.train.batch_size, state.device)
-        stack.enter_context(keeping_memory(state.device))
+        stack.enter_context(keeping_memory(state.device))  # from one epoch, and its validation, to the next
         writer = events.EventWriter(state.folder, state.epoch + 1) if opt.tensorboard and ranks.first else None
         try:
             train_all(state, interruption, writer, on_collapse="warn" if debug else opt.on_collapse)

@@ -23,8 +23,8 @@ NAMES = (
     "cuda",
     "compile",
 )
-#: Only where they are asked for: what the network's own choices rest on, and compiling takes minutes.
-ON_DEMAND = ("network", "compile")
+#: Only where they are asked for: they compare ways of running Nenya, and take minutes.
+ON_DEMAND = ("accumulate", "processes", "compile")
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

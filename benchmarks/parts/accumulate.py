@@ -28,7 +28,7 @@ class _Sizes:
     rounds: int
 
 
-_FULL = _Sizes(128, (1, 2, 4, 8), image_size=32, rounds=2)
+_FULL = _Sizes(256, (1, 2, 4, 8), image_size=32, rounds=3)
 _QUICK = _Sizes(8, (1, 2), image_size=8, rounds=1)
 
 

@@ -23,54 +23,58 @@ from nenya.training.runtime import computes_bf16
 from nenya.training.step import contrastive_loss, set_model
 
 WINDOW, SHIFT = 40, 5  # pixels
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    num_cutouts: int  # no more than the longest pass takes: what is unpacked is used, as in a whole epoch
+    num_cutouts: int  # no more than the longest pass takes
     batch_size: int
     image_size: int  # pixels
-    steps: dict[str, int]  # of a pass, by pipeline: about fifteen seconds of each
+    steps: dict[str, int]  # of a pass, by pipeline, the first included
     rounds: int
 
 
-_FULL = _Sizes(224, 32, 64, {"conventional": 2, "nenya fp32": 3, "nenya auto": 7}, rounds=3)
-_QUICK = _Sizes(64, 4, 8, {"conventional": 2, "nenya fp32": 2, "nenya auto": 2}, rounds=1)
+_FULL = _Sizes(256, 32, 64, {"conventional": 3, "nenya auto": 8, "nenya fp32": 4}, rounds=3)
+_QUICK = _Sizes(64, 4, 8, {"conventional": 2, "nenya auto": 2, "nenya fp32": 2}, rounds=1)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    samples_per_second: float
+    waiting_share: float
 
 
 @dataclass(frozen=True)
 class _Measured:
-    samples_per_second: float
-    waiting_share: float
+    """A pass, and the rate [GFLOP/s] of matrix products by precision, the mean of just before and just after it."""
+
+    done: _Pass
+    products: dict[str, float]
 
 
 def measure(quick: bool, folder: Path) -> Section:
     """Train for some steps with each pipeline in turn."""
     sizes = _QUICK if quick else _FULL
     file = imagery.write(folder / "cutouts.h5", sizes.num_cutouts, compressed=True)
-    rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     pipelines = {
         "conventional": _conventional(imagery.copy(file, "conventional"), sizes),
-        "nenya fp32": _nenya(file, sizes, "fp32"),
         "nenya auto": _nenya(file, sizes, "auto"),
+        "nenya fp32": _nenya(file, sizes, "fp32"),
     }
 
-    def limits() -> _Measured:
-        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-            rates[name].append(best_matmul_rate(dtype, quick=quick))
-        return _Measured(0.0, 0.0)
+    def products() -> dict[str, float]:
+        return {name: best_matmul_rate(dtype, quick=quick) for name, dtype in PRECISIONS.items()}
 
-    passes = {name: functools.partial(run, sizes.steps[name]) for name, run in pipelines.items()}
-    # before and after what is compared with them, since the machine's speed drifts
-    sides = {"before": limits, "nenya auto": passes.pop("nenya auto"), "after": limits, **passes}
-    measured = interleave(sides, sizes.rounds)
-    products = {
-        name: [(before + after) / 2 for before, after in zip(values[::2], values[1::2], strict=True)]
-        for name, values in rates.items()
-    }
-    passed = {name: measured[name] for name in pipelines}
-    return _section(passed, products, gflop_per_cutout(options(file, sizes.image_size, sizes.batch_size)), sizes)
+    def between_products(name: str) -> _Measured:
+        before = products()
+        done = pipelines[name](sizes.steps[name])
+        after = products()
+        return _Measured(done, {kind: (before[kind] + after[kind]) / 2 for kind in PRECISIONS})
+
+    measured = interleave({name: functools.partial(between_products, name) for name in pipelines}, sizes.rounds)
+    return _section(measured, gflop_per_cutout(options(file, sizes.image_size, sizes.batch_size)), sizes)
 
 
 def options(file: Path, image_size: int, batch_size: int, precision: str = "fp32") -> Params:
@@ -89,26 +93,27 @@ def options(file: Path, image_size: int, batch_size: int, precision: str = "fp32
     )
 
 
-def _conventional(file: Path, sizes: _Sizes) -> Callable[[int], _Measured]:
+def _conventional(file: Path, sizes: _Sizes) -> Callable[[int], _Pass]:
     dataset = conventional.TwoViews(file, "train", WINDOW, SHIFT, sizes.image_size)
     model, optimizer = conventional.make_model("resnet18", seed=0)
 
-    def run(num_steps: int) -> _Measured:
+    def run(num_steps: int) -> _Pass:
         done = conventional.train(dataset, model, optimizer, sizes.batch_size, num_steps)
-        return _Measured(done.samples_per_second, done.waiting_share)
+        return _Pass(done.samples_per_second, done.waiting_share)
 
     return run
 
 
-def _nenya(file: Path, sizes: _Sizes, precision: str) -> Callable[[int], _Measured]:
+def _nenya(file: Path, sizes: _Sizes, precision: str) -> Callable[[int], _Pass]:
     opt = options(file, sizes.image_size, sizes.batch_size, precision)
+    opt.window_mb = 1  # about a chunk: the file is read throughout the pass, as a large one is with larger windows
     torch.manual_seed(0)
     loader = nenya_loader(opt)
     model, criterion = set_model(opt, cuda_use=False)
     optimizer = set_optimizer(opt, model)
     epoch = 0
 
-    def run(num_steps: int) -> _Measured:
+    def run(num_steps: int) -> _Pass:
         nonlocal epoch
         epoch += 1
         loader.max_batches = num_steps
@@ -119,7 +124,7 @@ def _nenya(file: Path, sizes: _Sizes, precision: str) -> Callable[[int], _Measur
             return False
 
         done = train_epoch(loader, model, criterion, optimizer, epoch, opt, device=CPU, pause=note)
-        return _Measured(steady_rate(ended, sizes.batch_size), done.waiting_share)
+        return _Pass(steady_rate(ended, sizes.batch_size), done.waiting_share)
 
     return run
 
@@ -133,14 +138,16 @@ def gflop_per_cutout(opt: Params, device: torch.device = CPU) -> float:
     return float(counter.get_total_flops()) / 2 / 1e9
 
 
-def _section(
-    measured: dict[str, list[_Measured]], rates: dict[str, list[float]], gflop: float, sizes: _Sizes
-) -> Section:
+def _section(measured: dict[str, list[_Measured]], gflop: float, sizes: _Sizes) -> Section:
     native = computes_bf16(CPU)
-    speed = {name: [run.samples_per_second for run in runs] for name, runs in measured.items()}
-    waiting = {name: Series([run.waiting_share for run in measured[name]]) for name in speed}
+    speed = {name: [run.done.samples_per_second for run in runs] for name, runs in measured.items()}
+    waiting = {name: Series([run.done.waiting_share for run in runs]) for name, runs in measured.items()}
     achieved = {name: [gflop * value for value in values] for name, values in speed.items()}
-    shares = {(name, kind): ratio(values, limit) for name, values in achieved.items() for kind, limit in rates.items()}
+    shares = {
+        (name, kind): ratio(achieved[name], [run.products[kind] for run in runs])
+        for name, runs in measured.items()
+        for kind in PRECISIONS
+    }
     rows = [
         [
             name,
@@ -154,7 +161,10 @@ def _section(
         for name, values in speed.items()
     ]
     heads = ["samples/s", "ratio", "GFLOP/s", "of fp32 product", "of bf16 product", "waiting for data"]
-    products = ", ".join(f"{name} {Series(values).text()} GFLOP/s" for name, values in rates.items())
+    products = ", ".join(
+        f"{kind} {Series([run.products[kind] for runs in measured.values() for run in runs]).text()} GFLOP/s"
+        for kind in PRECISIONS
+    )
     section = Section(
         "Training step",
         f"ResNet-18, {sizes.image_size} x {sizes.image_size} pixels, batch {sizes.batch_size}, two views of a window "
@@ -168,7 +178,7 @@ def _section(
             Bar.of("step, fp32 / conventional", ratio(speed["nenya fp32"], speed["conventional"]), 1.35),
             Bar.of("waiting for data, auto", waiting["nenya auto"], 0.03, "%", at_most=True),
         ],
-        [f"Matrix products, kept up for a second, before and after each pass of *nenya auto*: {products}."],
+        [f"Matrix products before and after the passes: {products}."],
     )
     if native:
         section.bars.insert(1, Bar.of("auto / bf16 matrix product", shares["nenya auto", "bfloat16"], 0.6, "%"))

@@ -18,7 +18,7 @@ from nenya.training.runtime import autocast, evaluating, keeping_memory
 
 Metric = Literal["cosine", "euclidean"]
 
-_TILE = 1024  # queries whose distances to the whole gallery are in memory at once
+_MOST_DISTANCES = 2**24  # from queries to the gallery that are in memory at once: 128 MB
 
 
 def encode_cutouts(
@@ -68,8 +68,9 @@ def nearest(queries: Tensor, gallery: Tensor, count: int, metric: Metric = "cosi
     if metric == "cosine":
         a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
     length = b.square().sum(dim=1)
+    rows = max(1, _MOST_DISTANCES // max(1, len(b)))
     # |a - b|^2 up to a term that is the same for all items of the gallery, for some queries at a time
-    distances = (length - 2 * a[start : start + _TILE] @ b.T for start in range(0, len(a), _TILE))
+    distances = (length - 2 * a[start : start + rows] @ b.T for start in range(0, max(1, len(a)), rows))
     return torch.cat([distance.topk(count, dim=1, largest=False).indices for distance in distances])
 
 

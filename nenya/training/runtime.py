@@ -26,9 +26,19 @@ from nenya.params import Params
 
 logger = logging.getLogger(__name__)
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
-_keeping = False  # whether `keeping_memory` has set them: they are the process's, so is this
+# parameters of mallopt, from glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 
+
+class _Keepers:
+    """How many `keeping_memory` there are: what they set is the whole process's."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+
+
+_keepers = _Keepers()
 resource: ModuleType | None
 try:
     import resource
@@ -91,25 +101,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def keeping_memory(device: torch.device) -> Iterator[None]:
     """Keep the memory that tensors free for the next ones, on a CPU with the GNU C library.
 
-    By itself the library gives large blocks back to the system and fetches them anew, page by page, in every step. For
-    GPUs PyTorch keeps them itself. The price is a higher peak; after it, all that is free is given back. Within another
-    one it changes nothing.
+    By itself the library gives blocks above 32 MB back to the system at once and fetches them anew, page by page, in
+    every step. For GPUs PyTorch keeps them itself. The price is a higher peak; after the outermost of several, all that
+    is free is given back.
     """
-    global _keeping
-    if _keeping or device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
         yield
         return
     library = ctypes.CDLL(None)
-    library.mallopt(_MMAP_MAX, 0)
-    library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-    _keeping = True
+    with _keepers.lock:
+        _keepers.count += 1
+        library.mallopt(_MMAP_MAX, 0)
+        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     try:
         yield
     finally:
-        _keeping = False
-        library.mallopt(_MMAP_MAX, 2**16)  # the library's own values
-        library.mallopt(_TRIM_THRESHOLD, 2**17)
-        library.malloc_trim(0)
+        with _keepers.lock:
+            _keepers.count -= 1
+            if _keepers.count == 0:
+                # To set any of them ends the library's own adaptation, so they become what that leads to as soon as a
+                # block of 32 MB has been freed. (`DEFAULT_MMAP_THRESHOLD_MAX` in malloc.c)
+                library.mallopt(_MMAP_MAX, 2**16)
+                library.mallopt(_MMAP_THRESHOLD, 2**25)
+                library.mallopt(_TRIM_THRESHOLD, 2**26)
+                library.malloc_trim(0)
 
 
 def seed_everything(seed: int) -> None:

@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 
 from nenya.data.images import ImageFile
 from nenya.models import assemble_model
+from nenya.training import runtime
 from nenya.training.features import encode_cutouts, knn_accuracy, nearest, pixel_accuracy, pixel_features
 
 
@@ -51,6 +52,13 @@ def test_the_window_of_training_is_shown_centred_and_nothing_is_random(tiny, ima
     assert not torch.allclose(features, manual(model, pixels[:, :, 3:13, 4:14]), rtol=0, atol=0.03)
 
 
+def test_freed_memory_is_kept_while_cutouts_are_encoded(tiny, image_file, model):
+    keepers = []
+    model.encoder.register_forward_hook(lambda *_: keepers.append(runtime._keepers.count))
+    encode_cutouts(model, ImageFile(image_file, "train"), tiny(random_jitter=0, image_size=None))
+    assert set(keepers) == {1}
+
+
 def test_cutouts_left_out_have_no_features(tiny, tmp_path, cutouts, model):
     pixels = cutouts(5, 16, 3)
     pixels[2] = np.nan
@@ -79,14 +87,18 @@ def test_pixels_as_features_are_the_cutouts_flat(image_file):
     assert np.array_equal(pixel_features(images).numpy(), np.array([image.ravel() for image in pixels]))
 
 
-@pytest.mark.parametrize("tile", [1024, 7, 1])
-def test_the_nearest_by_distance_are_scipys_even_far_from_the_origin(monkeypatch, tile):
-    monkeypatch.setattr("nenya.training.features._TILE", tile)
+@pytest.mark.parametrize("most_distances", [2**24, 7 * 20, 1])
+def test_the_nearest_by_distance_are_scipys_even_far_from_the_origin(monkeypatch, most_distances):
+    monkeypatch.setattr("nenya.training.features._MOST_DISTANCES", most_distances)
     rng = np.random.default_rng(3)
     queries, gallery = 290 + 0.1 * rng.normal(size=(2, 20, 50))
     expected = np.argsort(cdist(queries.astype(np.float32), gallery.astype(np.float32)), axis=1)[:, :4]
     found = nearest(torch.tensor(queries).float(), torch.tensor(gallery).float(), 4, "euclidean")
     assert np.array_equal(found.numpy(), expected)
+
+
+def test_no_query_has_no_neighbours():
+    assert nearest(torch.zeros(0, 3), torch.ones(4, 3), 2).shape == (0, 2)
 
 
 def test_raw_pixels_are_judged_by_the_metric_that_serves_them_better(tmp_path):

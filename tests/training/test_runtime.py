@@ -5,6 +5,8 @@ import platform
 import re
 import resource
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -178,29 +180,59 @@ def test_free_memory_is_known_here_and_below_all_there_is():
     assert 0 < free < 2**50
 
 
-def new_pages():
-    """Pages that the system has to hand out for some tensors."""
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+
+
+def new_pages(megabytes):
+    """Pages that the system has to hand out for some tensors, each freed at once."""
+    torch.ones(megabytes * 2**18)  # whatever the C library adapts itself to
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
-        torch.ones(16 * 2**18)  # 16 MB, freed at once
+        torch.ones(megabytes * 2**18)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+@glibc
 def test_freed_memory_is_kept_for_the_next_tensor_and_given_back_after():
     with keeping_memory(CPU):
-        new_pages()
-        kept = new_pages()
-    assert new_pages() > 10 * kept + 1000
+        kept = new_pages(64)
+    assert new_pages(64) > 10 * kept + 10_000
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
-def test_memory_is_kept_until_the_outermost_of_several_ends():
+@glibc
+def test_memory_is_kept_until_the_last_of_several_ends():
     with keeping_memory(CPU):
         with keeping_memory(CPU):
-            new_pages()
-        kept = new_pages()
-    assert new_pages() > 10 * kept + 1000
+            pass
+        kept = new_pages(64)
+    assert new_pages(64) > 10 * kept + 10_000
+
+
+@glibc
+def test_afterwards_a_process_is_no_slower_than_one_that_never_kept_memory():
+    """In a new process, whose C library has not adapted itself to anything yet."""
+    script = """
+import resource, torch
+from nenya.training.runtime import keeping_memory
+{first}
+def pages(megabytes):
+    torch.ones(megabytes * 2**18)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(megabytes * 2**18)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(pages(1), pages(16))
+"""
+    fresh, after = (
+        [
+            int(count)
+            for count in subprocess.run(
+                [sys.executable, "-c", script.format(first=first)], capture_output=True, text=True, check=True
+            ).stdout.split()
+        ]
+        for first in ("", "with keeping_memory(torch.device('cpu')): pass")
+    )
+    assert all(b <= a + 500 for a, b in zip(fresh, after, strict=True)), (fresh, after)
 
 
 def test_on_a_gpu_the_c_library_is_left_alone(monkeypatch):
