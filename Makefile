@@ -34,7 +34,7 @@ test: $(VENV)/.dev  ## the test-suite (about 4 minutes on 2 cores)
 soak: $(VENV)/.dev  ## kill, fill, damage and fuzz by the hundred; docs/reliability.md (about 15 minutes on 2 quiet cores)
 	$(BIN)/python -m tests.faults.soak
 
-bench: $(VENV)/.dev  ## measure speed and memory; benchmarks/RESULTS.md (about 10 minutes on 2 cores)
+bench: $(VENV)/.dev  ## measure speed and memory; benchmarks/RESULTS.md (about 9 minutes on 2 cores)
 	$(BIN)/python -m benchmarks
 
 check: $(VENV)/.dev  ## ruff, mypy, import-linter, codespell
