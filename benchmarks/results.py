@@ -16,7 +16,8 @@ from nenya.files import atomic_write
 _INTRODUCTION = """# Results
 
 Written by `python -m benchmarks`; do not edit. Medians, in parentheses the range over the rounds; a ratio is formed
-within each round. What each figure means: [README.md](README.md).
+within each round. What each figure means: [README.md](README.md). What bfloat16 and small views cost in what is
+learned: [LEARNING.md](LEARNING.md).
 """
 
 
