@@ -8,6 +8,8 @@ import pytest
 from tests.faults import fuzz
 from tests.faults.harness import DONE, USER_MISTAKE
 
+SOON = 60  # seconds: a few on an idle machine, and no minutes on one that does three other things
+
 
 @pytest.mark.parametrize(
     ("scenario", "count"),
@@ -56,12 +58,12 @@ def test_a_number_too_large_to_be_written_out_is_refused(shop, tmp_path, name, n
 )
 def test_ten_megabytes_are_refused_soon_and_in_few_words(shop, tmp_path, fill):
     ended = refused(shop, tmp_path, fill * (10_000_000 // len(fill)))
-    assert ended.seconds < 10
+    assert ended.seconds < SOON
 
 
 def test_thousands_of_unknown_keys_are_refused_soon_and_in_few_words(shop, tmp_path):
     ended = refused(shop, tmp_path, json.dumps({f"key{number}": 1 for number in range(6000)}).encode())
-    assert ended.seconds < 10
+    assert ended.seconds < SOON
 
 
 def test_a_pipe_is_no_imagery_and_no_options_and_nothing_waits_for_it(shop, tmp_path):
