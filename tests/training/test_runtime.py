@@ -3,7 +3,6 @@
 import os
 import platform
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -183,56 +182,37 @@ def test_free_memory_is_known_here_and_below_all_there_is():
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 
 
-def new_pages(megabytes):
-    """Pages that the system has to hand out for some tensors, each freed at once."""
+PAGES = """
+import resource, torch
+from nenya.training.runtime import keeping_memory
+
+def pages(megabytes):
     torch.ones(megabytes * 2**18)  # whatever the C library adapts itself to
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
         torch.ones(megabytes * 2**18)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-
-@glibc
-def test_freed_memory_is_kept_for_the_next_tensor_and_given_back_after():
-    with keeping_memory(CPU):
-        kept = new_pages(64)
-    assert new_pages(64) > 10 * kept + 10_000
-
-
-@glibc
-def test_memory_is_kept_until_the_last_of_several_ends():
-    with keeping_memory(CPU):
-        with keeping_memory(CPU):
-            pass
-        kept = new_pages(64)
-    assert new_pages(64) > 10 * kept + 10_000
-
-
-@glibc
-def test_afterwards_a_process_is_no_slower_than_one_that_never_kept_memory():
-    """In a new process, whose C library has not adapted itself to anything yet."""
-    script = """
-import resource, torch
-from nenya.training.runtime import keeping_memory
-{first}
-def pages(megabytes):
-    torch.ones(megabytes * 2**18)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        torch.ones(megabytes * 2**18)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(pages(1), pages(16))
+cpu = torch.device("cpu")
+before = pages(16)
+with keeping_memory(cpu):
+    kept = pages(64)
+    with keeping_memory(cpu):
+        pass
+    still_kept = pages(64)
+print(before, kept, still_kept, pages(64), pages(16))
 """
-    fresh, after = (
-        [
-            int(count)
-            for count in subprocess.run(
-                [sys.executable, "-c", script.format(first=first)], capture_output=True, text=True, check=True
-            ).stdout.split()
-        ]
-        for first in ("", "with keeping_memory(torch.device('cpu')): pass")
-    )
-    assert all(b <= a + 500 for a, b in zip(fresh, after, strict=True)), (fresh, after)
+
+
+@glibc
+def test_freed_memory_is_kept_until_the_last_keeper_ends_and_a_process_is_no_slower_after():
+    """Pages that the system hands out for ten tensors, in a new process, whose heap has no holes yet."""
+    said = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True).stdout
+    before, kept, still_kept, large_after, after = map(int, said.split())
+    # of 160,000, which are fetched where nothing is kept; a tensor may find another place than the one before it
+    assert max(kept, still_kept) < 50_000
+    assert large_after > 100_000
+    assert after < before + 10_000  # of 40,000
 
 
 def test_on_a_gpu_the_c_library_is_left_alone(monkeypatch):
