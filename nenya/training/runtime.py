@@ -29,16 +29,6 @@ logger = logging.getLogger(__name__)
 # parameters of mallopt, from glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 
-
-class _Keepers:
-    """How many `keeping_memory` there are: what they set is the whole process's."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.count = 0
-
-
-_keepers = _Keepers()
 resource: ModuleType | None
 try:
     import resource
@@ -95,6 +85,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+class _Keepers:
+    """How many `keeping_memory` there are: what they set is the whole process's."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+
+
+_keepers = _Keepers()
 
 
 @contextlib.contextmanager
