@@ -143,7 +143,11 @@ class ResNet(nn.Module):
         if x.shape[1] == expected:
             return self.conv1(x)  # type: ignore[no-any-return]
         if x.shape[1] == 1 and expected == STEM_CHANNELS:
-            weight = self.conv1.weight.sum(dim=1, keepdim=True)  # [64, 1, 3, 3]
+            weight = self.conv1.weight.sum(dim=1, keepdim=True)  # [64, 1, R, R]
+            if self.conv1.weight.is_contiguous(memory_format=torch.channels_last):
+                # With one channel both layouts are the same memory, and only these strides tell torch that it is this.
+                size = self.conv1.kernel_size[0]
+                weight = weight.as_strided(weight.shape, (size * size, 1, size, 1))
             return F.conv2d(x, weight, stride=self.conv1.stride, padding=self.conv1.padding)
         allowed = f"{expected} (or 1)" if expected == STEM_CHANNELS else f"{expected}"
         raise DataError(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nenya.errors import DataError, OptionError
-from nenya.models import build_model
+from nenya.models import assemble_model, build_model
 from nenya.models.resnet_big import BACKBONES, BasicBlock, Bottleneck, SupConResNet
 
 DEPTHS = {
@@ -241,6 +241,21 @@ def test_block_computes_the_residual_of_the_paper(block_type, in_channels, width
     x = torch.randn(2, in_channels, 6, 6, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(block(x), reference_block(block, x, stride), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_layout_of_the_model_is_that_of_its_maps_from_the_stem_on(narrow, channels, layout):
+    """Of one channel torch cannot tell the layout, and would convert the largest maps again and again."""
+    model = assemble_model("resnet18", "mlp", 6, channels).to(memory_format=layout)
+    seen = []
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].stride()))
+    model.encode(torch.randn(2, channels, 16, 16).contiguous(memory_format=layout))
+    assert len(seen) == 20
+    inner = 1 if layout is torch.channels_last else 3
+    assert [strides[inner] for strides in seen] == [1] * 20
 
 
 def test_initialisation_is_kaiming_fan_out_and_identity_norms():
