@@ -24,6 +24,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +171,13 @@ def page(rows: Sequence[Row]) -> str:
         "Written by `python -m benchmarks.learning`; do not edit. ResNet-18, otherwise the",
     ]
     lines += ["settings of `examples/real_imagery.py`, without labels but for SupCon.", ""]
-    lines += ["## Precision", "", f"Mean and range over the seeds {', '.join(map(str, SEEDS))} that were run.", ""]
+    lines += ["## Precision", "", f"Mean and range over the seeds {', '.join(map(str, SEEDS))} that were run, and the"]
+    lines += ["commits of the code that ran.", ""]
     lines += [*markdown(precision_table(rows)), ""]
     lines += ["## Image size", "", "Seed 0. Time: how many times as long as an epoch at"]
     lines += [f"{REFERENCE_SIZE} pixels one takes, from steps of *{RATES_EXPERIMENT}* in turn, with the range over the"]
-    lines += ["rounds. Equal time: as many epochs as fit in the time at that size.", ""]
+    lines += ["rounds. Equal time: the nearest whole number of epochs, and the share of that time which they take."]
+    lines += ["Untrained: view retrieval before training, which larger views raise by themselves.", ""]
     lines += [*markdown(size_table(rows)), ""]
     places = dict.fromkeys("; ".join(row["environment"].values()) for row in rows)
     lines += ["## Measured on", "", *(f"- {place}" for place in places)] if places else []
@@ -189,8 +192,8 @@ def precision_table(rows: Sequence[Row]) -> Table:
             runs = [row for row in rows if row["cell"].startswith(f"{name}/{precision}/")]
             figures = [_spread([run[figure] for run in runs if figure in run], bool(runs)) for figure in FIGURES]
             seeds = " ".join(str(seed) for seed in sorted(run["seed"] for run in runs))
-            lines.append([name, precision, seeds, *figures])
-    return Table(["data", "precision", "seeds", *FIGURES.values()], lines)
+            lines.append([name, precision, seeds, *figures, _commits(runs)])
+    return Table(["data", "precision", "seeds", *FIGURES.values(), "commits"], lines)
 
 
 def size_table(rows: Sequence[Row]) -> Table:
@@ -203,16 +206,32 @@ def size_table(rows: Sequence[Row]) -> Table:
             time = NOT_RUN if rates is None else _times_as_long(rates, size).text(".1f")
             equal_epochs = by_cell.get(f"{name}/{size}/epochs")
             equal_time = equal_epochs if size == REFERENCE_SIZE else by_cell.get(f"{name}/{size}/time")
-            cells = [cell for run in (equal_epochs, equal_time) for cell in _size_cells(run)]
-            lines.append([name, str(size), time, *cells])
+            runs = [run for run in (equal_epochs, equal_time) if run is not None]
+            untrained = _spread([run["retrieval_untrained"] for run in runs[:1]], bool(runs))
+            share = NOT_RUN if rates is None or equal_time is None else _share_of_time(rates, size, equal_time)
+            cells = [_size_cells(equal_epochs), [share], _size_cells(equal_time)]
+            lines.append([name, str(size), time, untrained, *chain.from_iterable(cells), _commits(runs)])
     heads = ["epochs", *FIGURES.values()]
-    return Table(["data", "pixels", "time", *heads, *(f"equal time: {head}" for head in heads)], lines)
+    late = ["share", *heads]
+    return Table(
+        ["data", "pixels", "time", "untrained", *heads, *(f"equal time: {head}" for head in late), "commits"], lines
+    )
 
 
 def _size_cells(run: Row | None) -> list[str]:
     if run is None:
         return [NOT_RUN] * (1 + len(FIGURES))
     return [str(run["epochs"]), *(_spread(_present(run, name), True) for name in FIGURES)]
+
+
+def _share_of_time(rates: Row, size: int, run: Row) -> str:
+    """How long a run of `size` takes, as a share of what the experiment's epochs take at the reference size."""
+    epochs = int((COMMON | EXPERIMENTS[run["experiment"]])["epochs"])
+    return f"{run['epochs'] * _times_as_long(rates, size).median / epochs:.2f}"
+
+
+def _commits(runs: Sequence[Row]) -> str:
+    return " ".join(dict.fromkeys(run["environment"]["commit"] for run in runs))
 
 
 def _present(run: Row, figure: str) -> list[float]:

@@ -54,9 +54,9 @@ def train(
 ) -> None:
     """Train a model: checkpoints, learning curves and their picture go to the model folder.
 
-    Ctrl-C, SIGTERM and SIGUSR1 finish the step, save, and say how to go on (exit codes 130, 75 and 75). Without
-    --resume, the files of an earlier run in the same folder are moved aside. On several machines, start it with
-    torchrun or srun (docs/scaling.md).
+    Ctrl-C (exit code 130) and SIGTERM, SIGUSR1 or SIGHUP (75) finish the step, save, and say how to go on; a second
+    Ctrl-C stops at once, without saving. Without --resume, the files of an earlier run in the same folder are moved
+    aside. On several machines, start it with torchrun or srun (docs/scaling.md).
 
     For example:
 
@@ -155,7 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     Raises:
         SystemExit: Always. 0: done; 2: a mistake of the user's, said in one message; 130: stopped by Ctrl-C; 75:
-            stopped by SIGTERM or SIGUSR1, to be continued; 1: a fault of the program, or another process was lost.
+            stopped by SIGTERM, SIGUSR1 or SIGHUP, to be continued; 1: a fault of the program, or another process was
+            lost.
     """
     code = _run(_repeat_set(sys.argv[1:] if arguments is None else arguments))
     folder = os.environ.get("NENYA_EXIT_CODES")  # one of several processes, whose launcher wants to know

@@ -66,7 +66,8 @@ def start(processes: int, arguments: Sequence[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // processes)))
     for name in ("agent.server.api", "multiprocessing.api"):  # the processes speak for themselves
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
-    passed_on = [name for name in _SIGNALS if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]
+    known = [name for name in _SIGNALS if hasattr(signal, name)]  # Windows has not all of them
+    passed_on = [name for name in known if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]
     with tempfile.TemporaryDirectory(prefix="nenya-") as folder:
         os.environ[EXIT_CODES] = folder
         config = LaunchConfig(

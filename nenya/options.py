@@ -167,7 +167,8 @@ class Options(BaseModel):
     max_nodata: Annotated[float, Ge(0), Lt(1)] = _option(
         0.5,
         "A cutout with a larger share of missing pixels (NaN, infinite, _FillValue, missing_value) is left out; "
-        "below it they become the mean of the cutout's valid pixels.",
+        "so is one with a channel of which nothing is left. Else they become the mean of the channel's valid pixels in "
+        "that cutout.",
         group="Data",
         unit="fraction",
     )
@@ -242,12 +243,15 @@ class Options(BaseModel):
         group="Optimisation",
         unit="cutouts",
     )
-    learning_rate: Annotated[float, Gt(0)] = _option(0.05, "Initial learning rate.", group="Optimisation")
+    learning_rate: Annotated[float, Gt(0)] = _option(
+        0.05, "Learning rate from which the schedule falls.", group="Optimisation"
+    )
     momentum: Annotated[float, Ge(0), Lt(1)] = _option(0.9, "Momentum of SGD.", group="Optimisation")
     weight_decay: Annotated[float, Ge(0)] = _option(1e-4, "Weight decay of SGD.", group="Optimisation")
     cosine: bool = _option(
         True,
-        "Learning rate follows a cosine to learning_rate * lr_decay_rate^3; false: steps at lr_decay_epochs.",
+        "Learning rate falls along a cosine, of which each epoch has the value at its end: the last one, or the only "
+        "one, has learning_rate * lr_decay_rate^3. false: steps at lr_decay_epochs.",
         group="Optimisation",
         source="Loshchilov & Hutter 2017",
     )
@@ -340,7 +344,11 @@ class Options(BaseModel):
         5, "Validation every so many epochs, and after the last.", group="Output", unit="epochs"
     )
     print_freq: Annotated[int, Ge(1)] = _option(
-        10, "A line of the log every so many batches where there is no terminal.", group="Output", unit="batches"
+        10,
+        "Every so many batches a line of the log where there is no terminal; on a GPU also how often losses are looked "
+        "at, and a run can be saved or stopped.",
+        group="Output",
+        unit="batches",
     )
     tensorboard: bool = _option(
         False, "Write TensorBoard event files too (pip install 'nenya[tensorboard]').", group="Output"
@@ -355,7 +363,10 @@ class Options(BaseModel):
         None, "Folder of the checkpoints and curves; null: model_root/model_name.", group="Output"
     )
     latents_folder: str | None = _option(
-        None, "Folder for latents; null: the model folder's path with latents/ for models/.", group="Output"
+        None,
+        "Folder where code of your own may put latents; nothing is written there. null: the model folder's path with "
+        "latents/ for models/.",
+        group="Output",
     )
 
     # Keys of old files that nothing reads any more: kept, so that the files load and save unchanged.

@@ -52,7 +52,6 @@ from nenya.training.runtime import (
     keeping_memory,
     peak_memory,
     seed_everything,
-    settle_arithmetic,
 )
 from nenya.training.step import set_model
 
@@ -255,7 +254,6 @@ def prepare(opt: Params, max_batches: int | None = None) -> Run:
     opt.nchannels = train.images.num_channels
     seed_everything(opt.seed)
     device = choose_device(opt.cuda_use)
-    settle_arithmetic(opt.precision, device)
     model, criterion = set_model(opt, cuda_use=opt.cuda_use)
     optimizer = set_optimizer(opt, model)
     return Run(opt, train, valid, model, criterion, optimizer, device, fingerprint(train), network=model)

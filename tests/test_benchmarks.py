@@ -170,8 +170,12 @@ def test_every_size_is_measured_in_every_round(tmp_path, narrow):
 
 def test_the_tables_of_what_is_learned_say_what_was_not_run():
     row = {"cell": "bt11/bf16/1", "seed": 1, "experiment": "bt11", "retrieval": 0.5, "knn": 0.75, "epochs": 12}
+    sized = row | {"cell": "bt11/64/time", "retrieval_untrained": 0.25, "epochs": 4}
     rates = {"cell": "rates", "rates": {"32": [4.0], "40": [2.0], "64": [1.0]}}
-    page = learning.page([row | {"environment": {"machine": "m"}}, rates | {"environment": {"machine": "m"}}])
-    assert "| bt11 | bf16 | 1 | 0.500 | 0.750 |" in page
-    assert "| bt11 | fp32 |  | not run | not run |" in page
+    places = {"environment": {"machine": "m", "commit": "c0ffee0"}}
+    page = learning.page([row | places, rates | places, sized | places])
+    assert "| bt11 | bf16 | 1 | 0.500 | 0.750 | c0ffee0 |" in page
+    assert "| bt11 | fp32 |  | not run | not run |  |" in page
     assert "| sst | 40 | 2.0 | not run |" in page
+    # 4 epochs that take four times as long as 12 at the reference size
+    assert "| bt11 | 64 | 4.0 | 0.250 | not run | not run | not run | 1.33 | 4 | 0.500 | 0.750 | c0ffee0 |" in page

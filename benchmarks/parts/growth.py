@@ -17,7 +17,6 @@ from benchmarks.parts.reading import reading_loader
 from benchmarks.parts.step import options
 from benchmarks.results import Bar, Section, Table
 from nenya.data.loaders import ViewLoader, nenya_loader
-from nenya.options import Options
 from nenya.params import Params
 from nenya.training.epoch import train_epoch
 from nenya.training.optim import set_optimizer
@@ -75,7 +74,7 @@ def measure(quick: bool, folder: Path) -> Section:
         for name, file in files.items()
     ]
     drift = max(abs(ratio(path[name], path[first]).median - 1) for name in files)
-    window = f", `window_mb: {SMALL_WINDOW_MB}`, which even the smallest file fills" if _has_window() else ""
+    window = f", `window_mb: {SMALL_WINDOW_MB}`, which even the smallest file fills"
     heads = ["MB", "read, cutouts/s", "read and views, cutouts/s", "ratio", "run, added MB", "run, peak MB"]
     return Section(
         "Growth",
@@ -122,10 +121,5 @@ def prepare_run(file: str, steps: int, image_size: int) -> Callable[[], object]:
 
 def _growth_options(file: Path, image_size: int) -> Params:
     opt = options(file, image_size, BATCH)
-    if _has_window():
-        opt.window_mb = SMALL_WINDOW_MB
+    opt.window_mb = SMALL_WINDOW_MB
     return opt
-
-
-def _has_window() -> bool:
-    return "window_mb" in Options.model_fields

@@ -23,7 +23,7 @@ from nenya.training.runtime import computes_bf16
 from nenya.training.step import contrastive_loss, set_model
 
 WINDOW, SHIFT = 40, 5  # pixels
-WINDOW_MB = 1  # about a chunk: the file is read throughout the pass, as a large one is with larger windows
+WINDOW_MB = 1  # half of the file, so that a pass begins before all of it is unpacked
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CPU = torch.device("cpu")
 
@@ -170,8 +170,9 @@ def _section(measured: dict[str, list[_Measured]], gflop: float, sizes: _Sizes) 
         "Training step",
         f"ResNet-18, {sizes.image_size} x {sizes.image_size} pixels, batch {sizes.batch_size}, two views of a window "
         f"of {WINDOW} pixels shifted by up to {SHIFT}, from a file of {sizes.num_cutouts} float32 cutouts of "
-        f"{imagery.SIZE} x {imagery.SIZE} in gzip chunks of {imagery.CHUNK}, `window_mb: {WINDOW_MB}`; all of "
-        "a pass but its first step, which an epoch has once (workers start, memory is fetched). "
+        f"{imagery.SIZE} x {imagery.SIZE} in gzip chunks of {imagery.CHUNK}, `window_mb: {WINDOW_MB}`. Rates are "
+        "of a pass without its first step, which an epoch has once (workers start, memory is fetched, a file as small "
+        "as this is unpacked); waiting for data is of the whole pass. "
         f"The network takes {gflop:.3g} GFLOP per cutout (both views, forward and backward, one channel).",
         [Table(["pipeline", *heads], rows)],
         [

@@ -85,7 +85,8 @@ class Decoder:
     def to_float(self, stored: Tensor) -> Tensor:
         """Undo the packing and fill the gaps with the mean of the channel's valid pixels in that cutout.
 
-        On a GPU nothing waits for the host: the filling is computed whether or not a pixel is missing.
+        A channel without a valid pixel becomes NaN: there is nothing to fill it with, and a made-up value would be
+        learned from. On a GPU nothing waits for the host: the filling is computed whether or not a pixel is missing.
 
         Args:
             stored: Pixels as stored [B, C, H, W], any numeric type and device; not changed.
@@ -101,7 +102,7 @@ class Decoder:
         if missing is None or (_on_host(missing) and not bool(missing.any())):
             return pixels
         valid = pixels.to(torch.float64).masked_fill(missing, 0.0)
-        count = (~missing).sum(dim=(2, 3), keepdim=True).clamp(min=1)
+        count = (~missing).sum(dim=(2, 3), keepdim=True)
         mean = valid.sum(dim=(2, 3), keepdim=True) / count
         return torch.where(missing, mean.to(torch.float32), pixels)
 

@@ -253,6 +253,7 @@ def restore(model: nn.Module, optimizer: Optimizer, state: dict[str, Any], file:
         model.load_state_dict({own.get(name, name): value for name, value in state["model"].items()})
         settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
         optimizer.load_state_dict(state["optimizer"])
+        _take_layout(optimizer)
         if isinstance(state.get("random_state"), Tensor):
             torch.set_rng_state(state["random_state"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -262,6 +263,14 @@ def restore(model: nn.Module, optimizer: Optimizer, state: dict[str, Any], file:
         ) from error
     for group, current in zip(optimizer.param_groups, settings, strict=True):
         group.update(current)  # momentum and weight decay are those of the options now, not of the checkpoint
+
+
+def _take_layout(optimizer: Optimizer) -> None:
+    """Lay momentum out as its parameter is: old checkpoints hold it channels first, which a fused update refuses."""
+    for parameter, values in optimizer.state.items():
+        momentum = values.get("momentum_buffer")
+        if momentum is not None:
+            values["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
 
 
 def _odd_part(state: dict[str, Any]) -> str:

@@ -217,7 +217,7 @@ def validate(
         for batch in _timed(loader, progress):
             with autocast(opt, device):
                 h, z = _features(model, stack_views(batch, model, device))
-                loss = criterion(pair_views(z), labels_for(opt.ssl_method, batch, device))
+            loss = criterion(pair_views(z), labels_for(opt.ssl_method, batch, device))
             losses.add(loss, batch)
             losses.check()
             if h is not None:

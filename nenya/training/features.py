@@ -14,7 +14,7 @@ from nenya.data.augment import Views
 from nenya.data.images import ImageFile
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
-from nenya.training.runtime import autocast, evaluating, keeping_memory
+from nenya.training.runtime import autocast, evaluating, keeping_memory, settle_arithmetic
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -39,6 +39,7 @@ def encode_cutouts(
     device = torch.device(device)
     views = Views.from_options(opt, images.height, images.width)
     features = []
+    settle_arithmetic(opt.precision, device)
     with keeping_memory(device), evaluating(model), autocast(opt, device):
         for rows in np.array_split(images.usable, -(-len(images.usable) // batch_size)):
             pixels = views.plain(torch.from_numpy(images.read(rows)).to(device))

@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 # parameters of mallopt, from glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
+
+# version 2, as systemd, Slurm and Kubernetes set them up now
+_OWN_GROUPS, _CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 resource: ModuleType | None
 try:
@@ -48,7 +52,8 @@ def computes_bf16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
+    # asked last: a torch without oneDNN, as for Macs with Apple's processors, has no such operator
+    return torch.cpu._is_avx512_bf16_supported() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
@@ -104,9 +109,9 @@ def keeping_memory(device: torch.device) -> Iterator[None]:
 
     By itself the library gives blocks above 32 MB back to the system at once and fetches them anew, page by page, in
     every step. For GPUs PyTorch keeps them itself. The price is a higher peak; after the outermost of several, all that
-    is free is given back.
+    is free is given back. Nothing is done where the environment sets the library's own tunables.
     """
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc" or _tuned_by_user():
         yield
         return
     library = ctypes.CDLL(None)
@@ -128,6 +133,10 @@ def keeping_memory(device: torch.device) -> Iterator[None]:
                 library.malloc_trim(0)
 
 
+def _tuned_by_user() -> bool:
+    return "malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(name in os.environ for name in _MALLOC_VARIABLES)
+
+
 def seed_everything(seed: int) -> None:
     """Seed torch's generators: the initial weights are all that is drawn from them."""
     torch.manual_seed(seed)
@@ -145,7 +154,7 @@ def describe(device: torch.device, num_processes: int = 1) -> str:
 
 
 def settle_arithmetic(precision: str, device: torch.device) -> None:
-    """Allow convolutions in TF32 on CUDA if the precision is "auto"; "fp32" means float32."""
+    """Allow convolutions in TF32 on CUDA if the precision is "auto"; "fp32" means float32. For the whole process."""
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = precision == "auto"
 
@@ -169,20 +178,38 @@ def compile_network(model: nn.Module, wanted: bool | str, device: torch.device) 
 
 def lacking_compiler(device: torch.device) -> str:
     """What torch.compile needs and does not find; empty if nothing."""
-    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++"]
-    if not any(shutil.which(name) for name in names):
-        return f"there is no C++ compiler (looked for {', '.join(names)})"
+    # what torch's Inductor itself looks for
+    name = os.environ.get("CXX") or {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    if shutil.which(name) is None:
+        return f"there is no C++ compiler (looked for {name})"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
     return ""
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Memory that a run could take, in bytes: the GPU's, or the machine's; None where it is not known."""
+    """Memory that a run could take, in bytes: the GPU's, or what the machine has and a job's limit leaves.
+
+    None where it is not known.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     available = _kilobytes("/proc/meminfo", "MemAvailable:")
-    return None if available is None else available * 2**10
+    return None if available is None else min([available * 2**10, *_left_by_groups()])
+
+
+def _left_by_groups() -> Iterator[int]:
+    """What the limits of this process's control groups leave, in bytes, from its own group to the outermost."""
+    try:
+        own = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    path = next((line.removeprefix("0::/") for line in own if line.startswith("0::/")), "")
+    for group in (_CONTROL_GROUPS / path, *(_CONTROL_GROUPS / parent for parent in Path(path).parents)):
+        with contextlib.suppress(OSError, ValueError):  # the outermost has no limit, others say "max"
+            limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            yield max(0, limit - used + int(stat.get("inactive_file", 0)))  # files read before are dropped on demand
 
 
 def _kilobytes(file: str, name: str) -> int | None:

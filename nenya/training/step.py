@@ -17,7 +17,7 @@ from nenya.losses import SupConLoss
 from nenya.models import build_model
 from nenya.models.resnet_big import STEM_CHANNELS, SupConResNet
 from nenya.params import Params
-from nenya.training.runtime import choose_device, compile_network
+from nenya.training.runtime import choose_device, compile_network, settle_arithmetic
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ def set_model(opt: Params, cuda_use: bool = True) -> tuple[SupConResNet, SupConL
     model = build_model(opt, _num_channels(opt))
     criterion = SupConLoss(temperature=opt.temp)
     device = choose_device(cuda_use)
+    settle_arithmetic(opt.precision, device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         if torch.cuda.device_count() > 1 and parallel.current().size == 1:
@@ -146,5 +147,6 @@ def batch_loss(criterion: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor
     Returns:
         Scalar, differentiable.
     """
-    loss: Tensor = criterion.share(z, labels) if isinstance(criterion, SupConLoss) else criterion(z, labels)
+    with torch.autocast(z.device.type, enabled=False):  # whatever the network computes in, and whoever wrote the loss
+        loss: Tensor = criterion.share(z, labels) if isinstance(criterion, SupConLoss) else criterion(z, labels)
     return loss

@@ -56,7 +56,7 @@ def reference(stored, marks, factor=1.0, offset=0.0, scale=1.0):
         missing |= stored == np.asarray(mark).astype(stored.dtype)
     for n, c in np.ndindex(stored.shape[:2]):
         valid = pixels[n, c][~missing[n, c]].astype(np.float64)
-        pixels[n, c][missing[n, c]] = valid.mean() if len(valid) else 0
+        pixels[n, c][missing[n, c]] = valid.mean() if len(valid) else np.nan
     return pixels
 
 

@@ -21,9 +21,11 @@ def test_damage_is_said_or_passed_over_and_never_trained_on(shop, scenario, coun
     assert record.held, "\n".join(record.failures)
 
 
-@pytest.mark.parametrize("change", ["truncated", "emptied"])
-def test_a_mapped_file_that_shrinks_is_an_error_and_not_the_end_of_the_process(shop, change, monkeypatch):
-    befall, _, unnoticed = damage.CHANGES[change]
-    monkeypatch.setattr(damage, "CHANGES", {change: (befall, ("mapped",), unnoticed)})
+@pytest.mark.parametrize("change", ["truncated", "emptied", "NaN written into it"])
+def test_a_mapped_file_that_shrinks_or_loses_pixels_is_an_error_and_not_the_end_of_the_process(
+    shop, change, monkeypatch
+):
+    befall, _, _ = damage.CHANGES[change]
+    monkeypatch.setattr(damage, "CHANGES", {change: (befall, ("mapped",), (damage.REFUSED,))})
     record = damage.imagery_changes_under_the_run(shop, 1, seed=2)
     assert record.held, "\n".join(record.failures)

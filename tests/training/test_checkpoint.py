@@ -141,6 +141,25 @@ def test_a_run_restored_goes_on_with_the_same_bits(tmp_path):
     assert equal(model.state_dict(), other.state_dict())
 
 
+def test_momentum_is_laid_out_as_its_parameter_whatever_the_file_has(tmp_path):
+    """A fused update refuses momentum of another layout, and old files have it channels first."""
+
+    def convolution(layout):
+        model = nn.Conv2d(3, 4, 3).to(memory_format=layout)
+        optimizer = set_optimizer(options(), model)
+        model(torch.randn(2, 3, 5, 5)).square().sum().backward()
+        optimizer.step()
+        return model, optimizer, optimizer.state[model.weight]
+
+    model, optimizer, momentum = convolution(torch.contiguous_format)
+    write_checkpoint(model, optimizer, options(), 3, tmp_path / "a.pth")
+    other, its_optimizer, _ = convolution(torch.channels_last)
+    restore(other, its_optimizer, read_checkpoint(tmp_path / "a.pth"), tmp_path / "a.pth")
+    restored = its_optimizer.state[other.weight]["momentum_buffer"]
+    assert restored.stride() == other.weight.stride() != momentum["momentum_buffer"].stride()
+    assert torch.equal(restored, momentum["momentum_buffer"])
+
+
 def test_another_model_is_refused_by_what_differs(tmp_path, resnet):
     model, _ = resnet("linear")
     save_model(model, set_optimizer(options(), model), options(), 1, tmp_path / "a.pth")

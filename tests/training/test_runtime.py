@@ -62,6 +62,12 @@ def test_gpus_compute_bfloat16_from_capability_8_on(monkeypatch, capability, nat
     assert runtime.computes_bf16(torch.device("cuda")) is native
 
 
+def test_a_torch_without_onednn_is_never_asked_for_its_operators(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", object())  # as on a Mac: to ask is an AttributeError
+    assert choose_precision("auto", CPU) is torch.float32
+
+
 def test_the_seed_decides_the_initial_weights():
     weights = []
     for seed in (3, 3, 4):
@@ -157,8 +163,9 @@ def test_without_a_compiler_the_network_runs_uncompiled_and_says_so(monkeypatch,
     monkeypatch.setattr(model, "compile", lambda: pytest.fail("compiled"))
     monkeypatch.setattr("nenya.training.runtime.shutil.which", lambda name: None)
     monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
     compile_network(model, True, CPU)
-    assert "there is no C++ compiler (looked for g++, clang++, c++)" in caplog.text
+    assert "there is no C++ compiler (looked for g++)" in caplog.text
     monkeypatch.setenv("CXX", "icpx")
     compile_network(model, True, CPU)
     assert "icpx" in caplog.text
@@ -177,6 +184,25 @@ def test_free_memory_is_known_here_and_below_all_there_is():
     if free is None:
         pytest.skip("this system does not tell its free memory")
     assert 0 < free < 2**50
+
+
+def test_a_limit_on_the_job_counts_whichever_group_has_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(runtime, "_CONTROL_GROUPS", tmp_path)
+    group = tmp_path / "job_7" / "step_0"
+    group.mkdir(parents=True)
+    own = tmp_path / "own"
+    own.write_text("1:cpu:/other\n0::/job_7/step_0\n")
+    monkeypatch.setattr(runtime, "_OWN_GROUPS", own)
+    meminfo = free_memory(CPU)
+    if meminfo is None:
+        pytest.skip("this system does not tell its free memory")
+    for folder, limit in ((group, "max"), (group.parent, str(5 * 2**20))):
+        (folder / "memory.max").write_text(limit + "\n")
+        (folder / "memory.current").write_text(f"{3 * 2**20}\n")
+        (folder / "memory.stat").write_text(f"anon 7\ninactive_file {2**20}\n")
+    assert free_memory(CPU) == 3 * 2**20
+    (group / "memory.max").write_text(f"{2**20}\n")
+    assert free_memory(CPU) == 0
 
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
@@ -219,3 +245,13 @@ def test_on_a_gpu_the_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr("nenya.training.runtime.ctypes.CDLL", lambda name: pytest.fail("touched"))
     with keeping_memory(torch.device("cuda")):
         pass
+
+
+@glibc
+@pytest.mark.parametrize(
+    ("name", "value"), [("MALLOC_TRIM_THRESHOLD_", "131072"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")]
+)
+def test_what_the_user_has_set_of_the_allocator_stays(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with keeping_memory(CPU):
+        assert runtime._keepers.count == 0
