@@ -16,6 +16,7 @@ from benchmarks.measure import Peak, Series, fresh, interleave, ratio, seconds
 from benchmarks.results import Bar, Section, Table
 from nenya import losses
 from nenya.losses import SupConLoss
+from nenya.training.runtime import keeping_memory
 
 FEAT_DIM = 128  # D
 _TEXTBOOK_MATRICES = 8.1  # [2B, 2B] float32 that the textbook form holds at its peak, measured at 2048 pairs
@@ -28,10 +29,12 @@ class _Sizes:
     crossover: tuple[int, ...]
     rounds: int
     crossover_rounds: int
+    tiled: int  # pairs
+    tile_rows: tuple[int, ...]
 
 
-_FULL = _Sizes(8192, 32768, (64, 128, 256, 512, 1024), rounds=2, crossover_rounds=15)
-_QUICK = _Sizes(64, 128, (16, 32), rounds=1, crossover_rounds=1)
+_FULL = _Sizes(8192, 32768, (64, 128, 256, 512, 1024), 2, 15, 2048, (16, 64, 256, 1024, 4096))
+_QUICK = _Sizes(64, 128, (16, 32), 1, 1, 32, (16, 64))
 
 
 def measure(quick: bool, folder: Path) -> Section:
@@ -62,11 +65,12 @@ def measure(quick: bool, folder: Path) -> Section:
         "Loss",
         f"Forward and backward, SimCLR, two views, D = {FEAT_DIM}, float32, after a small warm-up in a fresh process. "
         "Memory is what the process holds at its peak beyond what it held before.",
-        [Table(["form", "pairs", "s", "added GB"], rows), _crossover(sizes)],
+        [Table(["form", "pairs", "s", "added GB"], rows), *_choices(sizes)],
         [Bar(f"added memory at {sizes.large:,} pairs", large.added / 1e9, 2.0, "GB", at_most=True)],
         [
-            f"The last table is behind `losses.MAX_DENSE_LOGITS` = {losses.MAX_DENSE_LOGITS:,} logits ((2 B)^2 of "
-            "them): up to there the dense form is used."
+            "The last two tables are measured with memory kept, as in training. The first of them is behind "
+            f"`losses.MAX_DENSE_LOGITS` = {losses.MAX_DENSE_LOGITS:,} logits ((2 B)^2 of them): up to there the dense "
+            f"form is used. The second is behind `losses.TILE_LOGITS` = {losses.TILE_LOGITS:,} (rows times 2 B)."
         ],
     )
     if not enough:
@@ -102,6 +106,30 @@ def prepare(form: str, pairs: int) -> Callable[[], object]:
     return lambda: loss(z).backward()
 
 
+def _choices(sizes: _Sizes) -> list[Table]:
+    with keeping_memory(torch.device("cpu")):
+        return [_crossover(sizes), _tile_sizes(sizes)]
+
+
+def _tile_sizes(sizes: _Sizes) -> Table:
+    z = embeddings(sizes.tiled)
+    sides = {rows: _timed(z, 0, tile_logits=rows * 2 * sizes.tiled, min_tile_rows=rows) for rows in sizes.tile_rows}
+    for run in sides.values():
+        run()
+    times = interleave({str(rows): run for rows, run in sides.items()}, sizes.crossover_rounds)
+    first = times[str(sizes.tile_rows[0])]
+    lines = [
+        [
+            rows,
+            f"{int(rows) * 2 * sizes.tiled:,}",
+            Series([1000 * t for t in values]).text(),
+            ratio(values, first).text(".2f"),
+        ]
+        for rows, values in times.items()
+    ]
+    return Table([f"rows of a tile, B = {sizes.tiled:,}", "logits", "ms", "ratio"], lines)
+
+
 def _crossover(sizes: _Sizes) -> Table:
     rows = []
     for pairs in sizes.crossover:
@@ -116,11 +144,17 @@ def _crossover(sizes: _Sizes) -> Table:
     return Table(["B", "dense ms", "tiled ms", "tiled / dense", "used"], rows)
 
 
-def _timed(z: Tensor, max_dense_logits: int) -> Callable[[], float]:
-    """Time one forward and backward of the form that a bound selects."""
+def _timed(
+    z: Tensor,
+    max_dense_logits: int,
+    tile_logits: int = losses.TILE_LOGITS,
+    min_tile_rows: int = losses.MIN_TILE_ROWS,
+) -> Callable[[], float]:
+    """Time one forward and backward of the form, and with the tiles, that the bounds select."""
+    bounds = {"MAX_DENSE_LOGITS": max_dense_logits, "TILE_LOGITS": tile_logits, "MIN_TILE_ROWS": min_tile_rows}
 
     def run() -> float:
-        with mock.patch.object(losses, "MAX_DENSE_LOGITS", max_dense_logits):
+        with mock.patch.multiple(losses, **bounds):
             return seconds(lambda: SupConLoss()(z).backward())
 
     return run
