@@ -231,7 +231,8 @@ def _share_of_time(rates: Row, size: int, run: Row) -> str:
 
 
 def _commits(runs: Sequence[Row]) -> str:
-    return " ".join(dict.fromkeys(run["environment"]["commit"] for run in runs))
+    """Of the code that ran, in the order of the runs."""
+    return ", ".join(dict.fromkeys(run["environment"]["commit"] for run in runs))
 
 
 def _present(run: Row, figure: str) -> list[float]:

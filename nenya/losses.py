@@ -28,9 +28,9 @@ from nenya.errors import DataError, OptionError
 
 CONTRAST_MODES = ("all", "one")
 
-# Where the two forms cross, and what the size of tiles costs: benchmarks/RESULTS.md, "Loss". 2^18 logits are B = 256 with
-# two views: about level there. Tiles of fewer than 64 rows are slower; from there on their size hardly matters, so they
-# are small: 2^20 logits are 4 MiB.
+# Where the two forms cross, and what the size of tiles costs: benchmarks/RESULTS.md, "Loss". 2^18 logits are B = 256
+# with two views: about level there. Tiles of fewer than 64 rows are slower; from there on their size hardly matters, so
+# they are small: 2^20 logits are 4 MiB.
 MAX_DENSE_LOGITS = 2**18
 TILE_LOGITS = 2**20
 MIN_TILE_ROWS = 64

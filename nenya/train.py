@@ -114,7 +114,7 @@ def main(opts_file: str | os.PathLike[str], debug: bool = False) -> None:
         NenyaError: A mistake in the options or the data, a collapsed or diverged run, or a full disk; the message
             says what to do.
         KeyboardInterrupt: After Ctrl-C, once everything is saved.
-        SystemExit: After SIGTERM or SIGUSR1, once everything is saved; code 75.
+        SystemExit: After SIGTERM, SIGUSR1 or SIGHUP, once everything is saved; code 75.
     """
     run(Params(opts_file), debug=debug)
 
@@ -552,7 +552,7 @@ def stop_here(state: Run, interruption: Interruption) -> None:
 
     Raises:
         KeyboardInterrupt: After Ctrl-C.
-        SystemExit: After SIGTERM or SIGUSR1, with the code `TO_BE_CONTINUED`.
+        SystemExit: After SIGTERM, SIGUSR1 or SIGHUP, with the code `TO_BE_CONTINUED`.
     """
     done = len(state.partial_losses)
     where = f"{state.epoch} epochs and {done} batches" if done else f"{state.epoch} epochs"

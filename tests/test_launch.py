@@ -11,6 +11,7 @@ import torch
 
 from nenya.errors import OptionError
 from nenya.launch import _exit_code, num_processes
+from nenya.launch import start as start_processes
 from nenya.training.checkpoint import read_checkpoint
 
 
@@ -23,6 +24,21 @@ def test_nproc_is_a_number_or_auto(monkeypatch):
     for wrong in ("0", "-1", "two", "1.5", ""):
         with pytest.raises(OptionError, match="--nproc"):
             num_processes(wrong)
+
+
+def test_signals_that_a_system_lacks_are_not_passed_on(monkeypatch):
+    configs = []
+
+    def launch(config, program):
+        configs.append(config)
+        return lambda *arguments: None
+
+    monkeypatch.setattr("nenya.launch.elastic_launch", launch)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("SIGHUP", "SIGQUIT", "SIGUSR1"):
+        monkeypatch.delattr(signal, name)
+    start_processes(2, ["train"])
+    assert configs[0].signals_to_handle == "SIGTERM,SIGINT"
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ class ImageFile:
     Any number of threads may read at once.
 
     Missing pixels (NaN, infinite, or equal to the dataset's ``_FillValue`` or ``missing_value`` attribute) become the
-    mean of the channel's valid pixels in that cutout. Attributes ``scale_factor`` and ``add_offset`` (CF packing) are
-    applied, then `scale`.
+    mean of the channel's valid pixels in that cutout, NaN where it has none (no such cutout is `usable`). Attributes
+    ``scale_factor`` and ``add_offset`` (CF packing) are applied, then `scale`.
 
     Args:
         path: The HDF5 file.

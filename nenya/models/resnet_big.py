@@ -143,11 +143,12 @@ class ResNet(nn.Module):
         if x.shape[1] == expected:
             return self.conv1(x)  # type: ignore[no-any-return]
         if x.shape[1] == 1 and expected == STEM_CHANNELS:
-            weight = self.conv1.weight.sum(dim=1, keepdim=True)  # [64, 1, R, R]
-            if self.conv1.weight.is_contiguous(memory_format=torch.channels_last):
-                # With one channel both layouts are the same memory, and only these strides tell torch that it is this.
-                size = self.conv1.kernel_size[0]
-                weight = weight.as_strided(weight.shape, (size * size, 1, size, 1))
+            weight = self.conv1.weight  # [64, 3, R, R]
+            if weight.stride(1) == 1:  # channels last
+                # With one channel both layouts are the same memory: torch tells them by these strides alone.
+                weight = weight.permute(0, 2, 3, 1).sum(dim=3, keepdim=True).permute(0, 3, 1, 2)  # [64, 1, R, R]
+            else:
+                weight = weight.sum(dim=1, keepdim=True)
             return F.conv2d(x, weight, stride=self.conv1.stride, padding=self.conv1.padding)
         allowed = f"{expected} (or 1)" if expected == STEM_CHANNELS else f"{expected}"
         raise DataError(

@@ -270,6 +270,8 @@ def _take_layout(optimizer: Optimizer) -> None:
     for parameter, values in optimizer.state.items():
         momentum = values.get("momentum_buffer")
         if momentum is not None:
+            if momentum.shape != parameter.shape:
+                raise ValueError(f"momentum of shape {list(momentum.shape)} for weights {list(parameter.shape)}")
             values["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
 
 

@@ -25,7 +25,7 @@ from nenya.training.meters import AverageMeter
 from nenya.training.optim import warmup_learning_rate
 from nenya.training.progress import EpochProgress
 from nenya.training.runtime import autocast, choose_device, evaluating, keeping_memory
-from nenya.training.step import as_batch, labels_for, pair_views, stack_views
+from nenya.training.step import as_batch, batch_loss, labels_for, pair_views, stack_views
 
 T = TypeVar("T")
 
@@ -217,7 +217,7 @@ def validate(
         for batch in _timed(loader, progress):
             with autocast(opt, device):
                 h, z = _features(model, stack_views(batch, model, device))
-            loss = criterion(pair_views(z), labels_for(opt.ssl_method, batch, device))
+            loss = batch_loss(criterion, pair_views(z), labels_for(opt.ssl_method, batch, device), shared=False)
             losses.add(loss, batch)
             losses.check()
             if h is not None:

@@ -199,7 +199,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _left_by_groups() -> Iterator[int]:
-    """What the limits of this process's control groups leave, in bytes, from its own group to the outermost."""
+    """What the limits of this process's control groups (version 2) leave, in bytes, from its own to the outermost."""
     try:
         own = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -209,7 +209,8 @@ def _left_by_groups() -> Iterator[int]:
         with contextlib.suppress(OSError, ValueError):  # the outermost has no limit, others say "max"
             limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
             stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            yield max(0, limit - used + int(stat.get("inactive_file", 0)))  # files read before are dropped on demand
+            cached = sum(int(stat.get(name, 0)) for name in ("active_file", "inactive_file"))  # dropped on demand
+            yield max(0, limit - used + cached)
 
 
 def _kilobytes(file: str, name: str) -> int | None:

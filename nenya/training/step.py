@@ -136,17 +136,20 @@ def contrastive_loss(model: nn.Module, criterion: nn.Module, batch: Batch, metho
     return batch_loss(criterion, pair_views(z), labels_for(method, batch, device))
 
 
-def batch_loss(criterion: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
-    """The loss of embeddings; with several processes, this one's part of the loss of all their embeddings.
+def batch_loss(criterion: nn.Module, z: Tensor, labels: Tensor | None, *, shared: bool = True) -> Tensor:
+    """The loss of embeddings, at least in float32 whatever the network computes in and whoever wrote the loss.
 
     Args:
         criterion: `SupConLoss`, or with a single process any other.
         z: Of this process [B, 2, D].
         labels: [B] or None.
+        shared: With several processes, this one's part of the loss of all their embeddings; else of these alone.
 
     Returns:
         Scalar, differentiable.
     """
-    with torch.autocast(z.device.type, enabled=False):  # whatever the network computes in, and whoever wrote the loss
-        loss: Tensor = criterion.share(z, labels) if isinstance(criterion, SupConLoss) else criterion(z, labels)
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    with torch.autocast(z.device.type, enabled=False):
+        of_all = shared and isinstance(criterion, SupConLoss)
+        loss: Tensor = criterion.share(z, labels) if of_all else criterion(z, labels)  # type: ignore[operator]
     return loss

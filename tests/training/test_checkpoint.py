@@ -158,6 +158,10 @@ def test_momentum_is_laid_out_as_its_parameter_whatever_the_file_has(tmp_path):
     restored = its_optimizer.state[other.weight]["momentum_buffer"]
     assert restored.stride() == other.weight.stride() != momentum["momentum_buffer"].stride()
     assert torch.equal(restored, momentum["momentum_buffer"])
+    momentum["momentum_buffer"] = torch.ones(1)
+    write_checkpoint(model, optimizer, options(), 3, tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match=r"momentum of shape \[1\] for weights \[4, 3, 3, 3\]"):
+        restore(other, its_optimizer, read_checkpoint(tmp_path / "b.pth"), tmp_path / "b.pth")
 
 
 def test_another_model_is_refused_by_what_differs(tmp_path, resnet):

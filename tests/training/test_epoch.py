@@ -1,6 +1,7 @@
 """One pass: training is what plain PyTorch does, validation changes nothing, a stop in the middle costs nothing."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -288,6 +289,40 @@ def test_health_is_measured_on_a_bounded_number_of_cutouts(resnet, monkeypatch):
     done = validate(nenya_loader(opt, valid=True), model, criterion, opt, device=CPU)
     assert done.health.num_samples == 6
     assert len(done.step_losses) == 3
+
+
+class OwnLoss(nn.Module):
+    """A user's own loss, with weights; it notes what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 5)
+        self.seen = []
+
+    def forward(self, z, labels):
+        self.seen.append((z.dtype, torch.is_autocast_enabled("cpu")))
+        return (self.layer(z[:, 0]) - z[:, 1]).square().mean()
+
+
+@pytest.mark.parametrize("update_model", [False, True])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_users_own_loss_is_computed_in_float32_whatever_the_network_is(parts, update_model):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 5))  # ends in bfloat16
+    criterion = OwnLoss()
+    opt = options(precision="bf16", accumulate=parts, batch_size_train=4)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    loss, _, _ = train_model(
+        DataLoader(Own(8), batch_size=4),
+        network,
+        criterion,
+        optimizer,
+        1,
+        opt,
+        cuda_use=False,
+        update_model=update_model,
+    )
+    assert math.isfinite(loss)
+    assert criterion.seen == [(torch.float32, False)] * 2
 
 
 @pytest.mark.parametrize("view", [0, 1])

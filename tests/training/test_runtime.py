@@ -199,10 +199,15 @@ def test_a_limit_on_the_job_counts_whichever_group_has_it(monkeypatch, tmp_path)
     for folder, limit in ((group, "max"), (group.parent, str(5 * 2**20))):
         (folder / "memory.max").write_text(limit + "\n")
         (folder / "memory.current").write_text(f"{3 * 2**20}\n")
-        (folder / "memory.stat").write_text(f"anon 7\ninactive_file {2**20}\n")
+        (folder / "memory.stat").write_text(f"anon 7\nactive_file {2**19}\ninactive_file {2**19}\n")
     assert free_memory(CPU) == 3 * 2**20
     (group / "memory.max").write_text(f"{2**20}\n")
     assert free_memory(CPU) == 0
+    own.write_text("0::/\n")  # as in a container, whose own group is the outermost that it sees
+    assert free_memory(CPU) > 3 * 2**20
+    for file in group.parent.glob("memory.*"):
+        file.rename(tmp_path / file.name)
+    assert free_memory(CPU) == 3 * 2**20
 
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")

@@ -11,7 +11,9 @@ from torch import nn
 from nenya.data.loaders import Batch
 from nenya.errors import DataError
 from nenya.losses import SupConLoss
+from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
+from nenya.training import step as step_module
 from nenya.training.step import as_batch, contrastive_loss, labels_for, pair_views, set_model, stack_views
 
 MODEL = torch.nn.Linear(1, 1)
@@ -129,6 +131,19 @@ def test_the_models_channels_are_those_of_the_options_or_of_the_imagery(tmp_path
     z = model.eval()(torch.rand(2, channels, 8, 8))
     assert z.shape == (2, 6)
     assert z.norm(dim=1).tolist() == pytest.approx([1, 1], abs=1e-6)  # float32
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("auto", True)])
+def test_fp32_means_float32_on_a_gpu_wherever_a_model_is_built(monkeypatch, precision, allowed):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(step_module, "choose_device", lambda wanted: gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(SupConResNet, "to", lambda self, *args, **kwargs: self)  # there is no such device here
+    monkeypatch.setattr(SupConLoss, "to", lambda self, *args: self)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not allowed)
+    set_model(Params.from_dict({"ssl_model": "resnet18", "precision": precision}))
+    assert torch.backends.cudnn.allow_tf32 is allowed
 
 
 def test_without_imagery_the_default_stem_is_built():
