@@ -31,10 +31,11 @@ class _Sizes:
     crossover_rounds: int
     tiled: int  # pairs
     tile_rows: tuple[int, ...]
+    tile_rounds: int
 
 
-_FULL = _Sizes(8192, 32768, (64, 128, 256, 512, 1024), 2, 15, 2048, (16, 64, 256, 1024, 4096))
-_QUICK = _Sizes(64, 128, (16, 32), 1, 1, 32, (16, 64))
+_FULL = _Sizes(8192, 32768, (64, 128, 256, 512, 1024), 2, 15, 2048, (16, 64, 256, 1024, 4096), 5)
+_QUICK = _Sizes(64, 128, (16, 32), 1, 1, 32, (16, 64), 1)
 
 
 def measure(quick: bool, folder: Path) -> Section:
@@ -116,7 +117,7 @@ def _tile_sizes(sizes: _Sizes) -> Table:
     sides = {rows: _timed(z, 0, tile_logits=rows * 2 * sizes.tiled, min_tile_rows=rows) for rows in sizes.tile_rows}
     for run in sides.values():
         run()
-    times = interleave({str(rows): run for rows, run in sides.items()}, sizes.crossover_rounds)
+    times = interleave({str(rows): run for rows, run in sides.items()}, sizes.tile_rounds)
     first = times[str(sizes.tile_rows[0])]
     lines = [
         [
