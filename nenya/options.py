@@ -294,8 +294,8 @@ class Options(BaseModel):
     cuda_use: bool = _option(True, "Use the GPU, or all GPUs of the machine, where there is one.", group="Run")
     compile: bool | Literal["auto"] = _option(
         "auto",
-        "Compile the network with torch.compile: a first step of a minute or more. auto: no, since a CPU gains about a "
-        "tenth after it and GPUs have not been measured.",
+        "Compile the network with torch.compile: a first step of a minute or more. auto: no, since a CPU gains little "
+        "or nothing after it and GPUs have not been measured.",
         group="Run",
     )
     syncBN: bool | None = _option(
