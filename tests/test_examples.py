@@ -273,12 +273,12 @@ def test_two_nodes_under_torchrun_train_one_model(tiny_file, page):
 
 
 def test_the_accumulation_example_shows_what_it_says(monkeypatch):
-    monkeypatch.setattr(accumulation, "BATCH", 16)
-    monkeypatch.setattr(accumulation, "PARTS", 4)
+    monkeypatch.setattr(accumulation, "BATCH", 32)
+    monkeypatch.setattr(accumulation, "PARTS", 2)
     rows = [line.split("|")[1:-1] for line in accumulation.table().splitlines()[2:]]
     losses = [float(row[1]) for row in rows]
     angles = [float(row[2].split()[0]) for row in rows]
     assert losses[1] == pytest.approx(losses[0], abs=2e-4)
-    assert losses[2] < losses[0] - 1
+    assert losses[2] < losses[0] - 0.5  # fewer negatives: about log 2
     assert angles[:2] == [0, 0]
     assert angles[2] > 1

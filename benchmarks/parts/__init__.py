@@ -23,8 +23,8 @@ NAMES = (
     "cuda",
     "compile",
 )
-#: Only where they are asked for: they compare ways of running Nenya, and take minutes.
-ON_DEMAND = ("accumulate", "processes", "compile")
+#: Only where they are asked for: they compare ways within Nenya, and take minutes.
+ON_DEMAND = ("network", "accumulate", "processes", "compile")
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

@@ -131,8 +131,12 @@ def _nenya(file: Path, sizes: _Sizes, precision: str) -> Callable[[int], _Pass]:
 
 
 def gflop_per_cutout(opt: Params, device: torch.device = CPU) -> float:
-    """Floating-point operations of the network and its loss for both views of a cutout, forward and backward."""
+    """Floating-point operations of the network and its loss for both views of a cutout, forward and backward.
+
+    Those that convolutions take as they are defined, whatever algorithm saves some of them.
+    """
     model, criterion = set_model(opt, cuda_use=device.type == "cuda")
+    conventional.with_torchs_convolutions(model)
     view1, view2 = torch.randn(2, 2, 1, opt.image_size, opt.image_size)
     with FlopCounterMode(display=False) as counter:
         contrastive_loss(model, criterion, Batch(view1, view2, None, torch.arange(2)), "SimCLR", device).backward()
@@ -173,7 +177,8 @@ def _section(measured: dict[str, list[_Measured]], gflop: float, sizes: _Sizes) 
         f"{imagery.SIZE} x {imagery.SIZE} in gzip chunks of {imagery.CHUNK}, `window_mb: {WINDOW_MB}`. Rates are "
         "of a pass without its first step, which an epoch has once (workers start, memory is fetched, a file as small "
         "as this is unpacked); waiting for data is of the whole pass. "
-        f"The network takes {gflop:.3g} GFLOP per cutout (both views, forward and backward, one channel).",
+        f"The network takes {gflop:.3g} GFLOP per cutout (both views, forward and backward, one channel), counted as "
+        "convolutions are defined; in float32 Nenya computes most of them with fewer (Winograd's algorithm).",
         [Table(["pipeline", *heads], rows)],
         [
             Bar.of("step, auto / conventional", ratio(speed["nenya auto"], speed["conventional"]), 3.3),

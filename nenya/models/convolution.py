@@ -1,10 +1,12 @@
-"""Convolutions whose weight gradient is a matrix product where images have become small.
+"""Convolutions that are computed otherwise than by oneDNN where that is faster on a CPU.
 
-oneDNN, which PyTorch computes convolutions with on CPUs, is fast where feature maps are large. In bfloat16 its weight
-gradient falls far behind the processor's own matrix products where maps are small, as they are in the last stages of a
-ResNet, and more so with small views. There the patches are laid out as a matrix, and the gradient is one product
-(im2col; Chellapilla et al. 2006, "High performance convolutional neural networks for document processing").
-`benchmarks/parts/network.py` measures both.
+PyTorch's own convolutions on CPUs are oneDNN's. Two things are faster in a ResNet (`benchmarks/parts/network.py`
+measures them):
+
+- In float32, kernels of 3 x 3 between many channels by Winograd's algorithm (`winograd`).
+- In bfloat16, the weight gradient where maps are small, as they are in the last stages, and more so with small views.
+  There the patches are laid out as a matrix, and the gradient is one product (im2col; Chellapilla et al. 2006, "High
+  performance convolutional neural networks for document processing").
 
 Axes: B images, C and K channels in and out, H x W pixels in, Y x X out, R x R the kernel.
 """
@@ -18,12 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nenya.models import winograd
+
 #: Positions of the output up to which the product is taken: 8 x 8. At 16 x 16 oneDNN is the faster.
 MAX_POSITIONS = 64
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` without bias: the same parameters and values, a faster backward on small maps.
+    """`torch.nn.Conv2d` without bias: the same parameters, the same values up to rounding, faster on a CPU.
 
     Where the weight gradient is a product (CPU, bfloat16, at most `MAX_POSITIONS` positions), there is no second
     derivative. The patches take R x R times the memory of the input while the gradient is formed.
@@ -42,6 +46,8 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._takes_winograd(input, weight, bias):
+            return winograd.convolution(input, weight)  # type: ignore[no-any-return]
         if not self._takes_product(input, weight, bias):
             return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
         output: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
@@ -49,17 +55,34 @@ class Conv2d(nn.Conv2d):
         )
         return output
 
+    def _takes_winograd(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+        if x.device.type != "cpu" or x.ndim != 4 or bias is not None:
+            return False
+        # A network that is exported runs where this package is not.
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():  # type: ignore[attr-defined, no-untyped-call]
+            return False
+        if (self.kernel_size, self.stride, self.padding) != ((3, 3), (1, 1), (1, 1)):
+            return False
+        if not (_computed_in(x) == x.dtype == weight.dtype == torch.float32):
+            return False
+        return winograd.pays(x.shape, len(weight))
+
     def _takes_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         if not (torch.is_grad_enabled() and weight.requires_grad and x.device.type == "cpu" and x.ndim == 4):
             return False  # no weight gradient, or not what was measured
         if bias is not None:
             return False  # a tool has folded a batch-norm into the layer
-        autocast = torch.is_autocast_enabled("cpu") and x.dtype == torch.float32
-        if (torch.get_autocast_dtype("cpu") if autocast else x.dtype) != torch.bfloat16:
+        if _computed_in(x) != torch.bfloat16:
             return False
         size, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         height, width = ((length + 2 * padding - size) // stride + 1 for length in x.shape[2:])
         return height * width <= MAX_POSITIONS
+
+
+def _computed_in(x: Tensor) -> torch.dtype:
+    """The type that a convolution of a tensor on the CPU is computed in."""
+    autocast = torch.is_autocast_enabled("cpu") and x.dtype == torch.float32
+    return torch.get_autocast_dtype("cpu") if autocast else x.dtype
 
 
 class _Convolution(torch.autograd.Function):

@@ -1,0 +1,217 @@
+"""Convolutions of 3 x 3 with a third of the multiplications, for float32 on a CPU.
+
+Four by four outputs of a 3 x 3 kernel take 144 multiplications as they are defined, and 36 as a product of polynomials
+that is evaluated and interpolated at six points along each axis: F(4 x 4, 3 x 3) of Lavin & Gray 2016, "Fast algorithms
+for convolutional neural networks" (arXiv:1509.09308), section 4.1. Patches and kernels are transformed, multiplied
+point by point, summed over the channels, and transformed back. Each of the transformations is one matrix product, and
+so is the sum at each point.
+
+Axes: B images, C and K channels in and out, H x W pixels, T tiles of `TILE` x `TILE` outputs, P = `PATCH`^2 points.
+Kernels are moved by one pixel and see one pixel of zeros beyond each border, so that outputs are H x W too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.library import custom_op
+
+KERNEL = 3
+TILE = 4
+PATCH = TILE + KERNEL - 1
+
+#: Where the polynomials are evaluated, beside infinity. The usual 0, 1, -1, 2, -2 lose twice as many digits; see
+#: Barabasz et al. 2020, "Error analysis and improving the accuracy of Winograd convolution for deep neural networks".
+_POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
+
+#: What `convolution` needs to pay: with fewer channels the transformations cost too much, with fewer tiles those of the
+#: kernels do, and a tile that lies beyond the image is lost. Measured by `benchmarks/parts/network.py`.
+MIN_CHANNELS = 128
+MIN_TILES = 16
+MIN_FILLED = 0.75
+
+#: Tiles times channels that are transformed at a time, for each thread: 1.1 MiB in float32, so that they stay in cache.
+#: But no fewer tiles than `_PIECE_TILES`, since every piece reads all transformed kernels.
+_PIECE = 2**13
+_PIECE_TILES = 128
+
+
+def pays(shape: Sequence[int], num_outputs: int) -> bool:
+    """Whether `convolution` and its gradients are faster than oneDNN's on images of a shape.
+
+    Args:
+        shape: (B, C, H, W).
+        num_outputs: K.
+    """
+    batch, channels, height, width = shape
+    places = batch * _num_tiles(height) * _num_tiles(width)
+    filled = batch * height * width >= MIN_FILLED * TILE**2 * places
+    return min(channels, num_outputs) >= MIN_CHANNELS and places >= MIN_TILES and filled
+
+
+@custom_op("nenya::winograd", mutates_args=())
+def convolution(x: Tensor, weight: Tensor) -> Tensor:
+    """Correlate images with kernels, as `torch.nn.functional.conv2d(x, weight, padding=1)`.
+
+    It can be differentiated any number of times, and torch.compile takes it as a whole.
+
+    Args:
+        x: [B, C, H, W], fastest channels last.
+        weight: [K, C, 3, 3], of the type of `x`.
+
+    Returns:
+        [B, K, H, W], laid out channels last.
+    """
+    to_patches, to_kernels, to_outputs = _transforms(x.dtype, x.device)
+    rows = x.permute(0, 2, 3, 1)
+    batch, height, width, channels = rows.shape
+    num_outputs = len(weight)
+    kernels = to_kernels @ weight.permute(2, 3, 1, 0).reshape(KERNEL**2, -1)
+    kernels = kernels.view(-1, channels, num_outputs)
+    down, across = _num_tiles(height), _num_tiles(width)
+    tiles = x.new_empty(batch, down, TILE, across, TILE, num_outputs)
+    for images, bands in _pieces(batch, down, across, channels):
+        patches = to_patches @ _cut(rows, images, bands, PATCH)
+        products = patches.view(len(to_patches), -1, channels) @ kernels
+        piece = tiles[images, bands]
+        by_place = (to_outputs @ products.flatten(1)).view(TILE, TILE, *piece.shape[:2], across, num_outputs)
+        piece.copy_(by_place.permute(2, 3, 0, 4, 1, 5))
+    outputs = tiles.view(batch, TILE * down, TILE * across, num_outputs)[:, :height, :width]
+    return outputs.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+@custom_op("nenya::winograd_weight_gradient", mutates_args=())
+def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
+    """Gradient of `convolution` with respect to the kernels.
+
+    Args:
+        x: Input [B, C, H, W].
+        gradient: Of the outputs, [B, K, H, W].
+
+    Returns:
+        [K, C, 3, 3], laid out channels last.
+    """
+    to_patches, to_kernels, to_outputs = _transforms(x.dtype, x.device)
+    rows, gradients = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
+    batch, height, width, channels = rows.shape
+    num_outputs = gradients.shape[3]
+    total = x.new_zeros(len(to_patches), num_outputs, channels)
+    for images, bands in _pieces(batch, _num_tiles(height), _num_tiles(width), max(channels, num_outputs)):
+        patches = to_patches @ _cut(rows, images, bands, PATCH)
+        spread = to_outputs.t() @ _cut(gradients, images, bands, TILE)
+        total.baddbmm_(spread.view(len(total), -1, num_outputs).transpose(1, 2), patches.view(len(total), -1, channels))
+    kernels = (to_kernels.t() @ total.flatten(1)).view(KERNEL, KERNEL, num_outputs, channels)
+    return kernels.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def image_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of `convolution` with respect to the images.
+
+    Args:
+        gradient: Of the outputs, [B, K, H, W].
+        weight: [K, C, 3, 3].
+
+    Returns:
+        [B, C, H, W], laid out channels last.
+    """
+    turned = weight.transpose(0, 1).flip(2, 3)
+    return convolution(gradient, turned)  # type: ignore[no-any-return]
+
+
+@convolution.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    outputs = x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:])
+    return outputs.contiguous(memory_format=torch.channels_last)
+
+
+@weight_gradient.register_fake
+def _(x: Tensor, gradient: Tensor) -> Tensor:
+    weight = x.new_empty(gradient.shape[1], x.shape[1], KERNEL, KERNEL)
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ANN401
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_convolution(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
+    x, weight = ctx.saved_tensors
+    to_x, to_weight = ctx.needs_input_grad
+    return (image_gradient(gradient, weight) if to_x else None), (weight_gradient(x, gradient) if to_weight else None)
+
+
+def _differentiate_weight_gradient(ctx: Any, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
+    x, gradient = ctx.saved_tensors
+    to_x, to_gradient = ctx.needs_input_grad
+    return (image_gradient(gradient, weight) if to_x else None), (convolution(x, weight) if to_gradient else None)
+
+
+convolution.register_autograd(_differentiate_convolution, setup_context=_keep)
+weight_gradient.register_autograd(_differentiate_weight_gradient, setup_context=_keep)
+
+
+@functools.cache
+def _transforms(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices that transform patches [P, P], kernels [P, 9] and, back, outputs [16, P].
+
+    Along one axis, a kernel g and a row d of outputs are polynomials of degree 2 and 3; their product is known by its
+    values at six points (its leading coefficient is the value at infinity). With `E_n` the evaluation of a polynomial
+    of n coefficients, the product is `inv(E_6) (E_3 g * E_4 d)`. What is wanted is the transpose of this in d, by which
+    six pixels become four outputs (Winograd 1980): `E_4^T (E_3 g * inv(E_6)^T pixels)`.
+    """
+
+    def evaluation(num_coefficients: int) -> Tensor:
+        points = torch.tensor(_POINTS, dtype=torch.float64, device="cpu")
+        finite = points[:, None] ** torch.arange(num_coefficients, device="cpu")
+        infinity = torch.eye(num_coefficients, dtype=torch.float64, device="cpu")[-1:]
+        return torch.cat([finite, infinity])
+
+    along_one_axis = torch.linalg.inv(evaluation(PATCH)).t(), evaluation(KERNEL), evaluation(TILE).t()
+    patches, kernels, outputs = (torch.kron(matrix, matrix).to(device, dtype) for matrix in along_one_axis)
+    return patches, kernels, outputs
+
+
+def _num_tiles(length: int) -> int:
+    return -(-length // TILE)
+
+
+def _pieces(batch: int, down: int, across: int, channels: int) -> Iterator[tuple[slice, slice]]:
+    """Images and bands of tiles that are transformed at a time: whole images, or parts of one."""
+    num_tiles = max(_PIECE_TILES, _PIECE * torch.get_num_threads() // channels)
+    images, bands = max(1, num_tiles // (down * across)), min(down, max(1, num_tiles // across))
+    for first in range(0, batch, images):
+        for band in range(0, down, bands):
+            yield slice(first, first + images), slice(band, min(band + bands, down))
+
+
+def _cut(rows: Tensor, images: slice, bands: slice, side: int) -> Tensor:
+    """Squares of `side` around the tiles of some bands, zero beyond the image.
+
+    Args:
+        rows: Images [B, H, W, C].
+        images: Which of them.
+        bands: Rows of tiles.
+        side: Of a square, `TILE` or more; squares then overlap.
+
+    Returns:
+        [side^2, T * C]: the pixels at each place of a square, of every tile.
+    """
+    height, width, channels = rows.shape[1:]
+    around = (side - TILE) // 2
+    across = _num_tiles(width)
+    top, bottom = TILE * bands.start - around, TILE * bands.stop + around
+    beyond = 0, 0, around, TILE * across + around - width, max(-top, 0), max(bottom - height, 0)
+    piece = rows[images, max(top, 0) : bottom]
+    piece = F.pad(piece, beyond).contiguous() if any(beyond) else piece.contiguous()
+    image, line, pixel, _ = piece.stride()
+    squares = piece.as_strided(
+        (side, side, len(piece), bands.stop - bands.start, across, channels),
+        (line, pixel, image, TILE * line, TILE * pixel, 1),
+        piece.storage_offset(),
+    )
+    return squares.reshape(side**2, -1)
