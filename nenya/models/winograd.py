@@ -32,7 +32,7 @@ _POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 #: What `convolution` needs to pay: with fewer channels the transformations cost too much, with fewer tiles those of the
 #: kernels do, and a tile that lies beyond the image is lost. Measured by `benchmarks/parts/network.py`.
 MIN_CHANNELS = 128
-MIN_TILES = 16
+MIN_TILES = 32
 MIN_FILLED = 0.75
 
 #: Tiles times channels that are transformed at a time, for each thread: 1.1 MiB in float32, so that they stay in cache.

@@ -115,7 +115,7 @@ def test_what_inference_has_prepared_serves_training():
 
 def test_the_layer_takes_it_where_it_pays(taken):
     layer = Conv2d(128, 128, 3, padding=1)
-    enough, few, far_beyond = (torch.randn(shape) for shape in ((4, 128, 8, 8), (3, 128, 8, 8), (4, 128, 5, 5)))
+    enough, few, far_beyond = (torch.randn(shape) for shape in ((8, 128, 8, 8), (7, 128, 8, 8), (8, 128, 5, 5)))
     for x in (enough, few, far_beyond):
         layer(x)
     Conv2d(128, 128, 3, stride=2, padding=1)(enough)
@@ -125,14 +125,14 @@ def test_the_layer_takes_it_where_it_pays(taken):
     with BF16:
         layer(enough)
     copy.deepcopy(layer).bfloat16()(enough.bfloat16())
-    assert taken == [(4, 128, 8, 8)]
+    assert taken == [(8, 128, 8, 8)]
     with torch.no_grad():
         layer(enough)
-    assert taken == [(4, 128, 8, 8)] * 2
+    assert taken == [(8, 128, 8, 8)] * 2
 
 
 def test_a_layer_of_mixed_types_fails_as_torchs_does(taken):
-    x = torch.randn(4, 128, 8, 8)
+    x = torch.randn(8, 128, 8, 8)
     with pytest.raises(RuntimeError):
         Conv2d(128, 128, 3, padding=1).double()(x)
     assert taken == []
@@ -140,7 +140,7 @@ def test_a_layer_of_mixed_types_fails_as_torchs_does(taken):
 
 def test_the_layer_compiles_into_one_graph_with_the_same_gradient():
     layer = Conv2d(128, 128, 3, padding=1)
-    x = torch.randn(4, 128, 8, 8)
+    x = torch.randn(8, 128, 8, 8)
     gradients = []
     for function in (layer, torch.compile(layer, backend="aot_eager", fullgraph=True)):
         layer.weight.grad = None
@@ -151,7 +151,7 @@ def test_the_layer_compiles_into_one_graph_with_the_same_gradient():
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # torch's, of its tracing
 def test_an_exported_layer_runs_without_this_package():
-    layer, x = Conv2d(128, 128, 3, padding=1).eval(), torch.randn(4, 128, 8, 8)
+    layer, x = Conv2d(128, 128, 3, padding=1).eval(), torch.randn(8, 128, 8, 8)
     assert "nenya::winograd" not in str(torch.jit.trace(layer, x).graph)
     assert "nenya.winograd" not in str(torch.export.export(layer, (x,)).graph)
 
@@ -162,7 +162,7 @@ def test_the_gradients_of_a_network_are_as_exact_as_with_torchs(monkeypatch):
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.eval()  # the statistics of few cutouts amplify rounding
-    images, towards = torch.randn(16, 1, 16, 16), torch.randn(16, 128)
+    images, towards = torch.randn(32, 1, 16, 16), torch.randn(32, 128)
 
     def gradient(model, dtype):
         model.zero_grad()
