@@ -23,7 +23,7 @@ NAMES = (
     "cuda",
     "compile",
 )
-#: Only where they are asked for: they compare ways within Nenya, and take minutes.
+#: Only where they are asked for: they explain choices within Nenya, and take minutes.
 ON_DEMAND = ("network", "accumulate", "processes", "compile")
 
 

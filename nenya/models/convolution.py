@@ -28,7 +28,7 @@ MAX_POSITIONS = 64
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` without bias: the same parameters, the same values up to rounding, faster on a CPU.
+    """`torch.nn.Conv2d` without bias: the same parameters, for finite input the same values up to rounding, faster.
 
     Winograd's algorithm is taken in float32 where images and weights are channels last, and not under torch.func,
     forward-mode differentiation or export. Where the weight gradient is a product (bfloat16, at most `MAX_POSITIONS`
@@ -58,8 +58,8 @@ class Conv2d(nn.Conv2d):
         return output
 
     def _takes_winograd(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-        if bias is not None or _is_traced(x):
-            return False  # a tool has folded a batch-norm into the layer, or takes it elsewhere
+        if bias is not None or _is_exported(x) or _in_torch_func():
+            return False  # a tool has folded a batch-norm into the layer, takes it elsewhere or transforms it
         if not (x.device.type == weight.device.type == "cpu" and x.ndim == 4 and x.shape[1] == weight.shape[1]):
             return False
         if not (_computed_in(x) == x.dtype == weight.dtype == torch.float32):
@@ -69,7 +69,7 @@ class Conv2d(nn.Conv2d):
         geometry = self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode
         if geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros"):
             return False
-        return winograd.pays(x.shape, len(weight)) and not _is_transformed(x, weight)
+        return winograd.pays(x.shape, len(weight)) and not _has_tangent(x, weight)
 
     def _takes_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         if not (torch.is_grad_enabled() and weight.requires_grad and x.device.type == "cpu" and x.ndim == 4):
@@ -83,18 +83,22 @@ class Conv2d(nn.Conv2d):
         return height * width <= MAX_POSITIONS
 
 
-def _is_traced(x: Tensor) -> bool:
-    """Whether a layer is being exported, to where this package is not; symbolic tracing passes what is no tensor."""
+def _is_exported(x: Tensor) -> bool:
+    """Whether torch.export, torch.jit or torch.fx take a layer to where this package may not be."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return tracing or torch.compiler.is_exporting() or not isinstance(x, Tensor)
+    return tracing or torch.compiler.is_exporting() or not isinstance(x, Tensor)  # fx passes what is no tensor
 
 
-def _is_transformed(*tensors: Tensor) -> bool:
-    """Whether torch.func or forward-mode differentiation is at work, which do not know Winograd's algorithm."""
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _in_torch_func() -> bool:
+    """Whether torch.func transforms what is computed; there is no public way to ask."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _has_tangent(*tensors: Tensor) -> bool:
+    """Whether tensors are being differentiated in forward mode."""
     if torch.compiler.is_compiling():
-        return False
-    if torch._C._functorch.peek_interpreter_stack() is not None:  # there is no public way to ask
-        return True
+        return False  # forward mode is not compiled but by torch.func
     duals = [forward_ad.unpack_dual(tensor) for tensor in tensors]  # type: ignore[no-untyped-call]
     return any(dual.tangent is not None for dual in duals)
 

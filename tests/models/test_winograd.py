@@ -1,6 +1,7 @@
 """Winograd's convolution: torch's own in double precision, about as exact as torch's in single precision."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -219,18 +220,49 @@ def test_what_follows_may_change_the_output_in_place(side):
     assert float(outputs.detach().min()) == 0
 
 
+def func_gradient(layer, x):
+    return torch.func.grad(lambda images: layer(images).square().sum())(x)
+
+
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # torch's, of its own scripts
-def test_torch_func_and_forward_mode_are_torchs():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_torch_func_is_torchs(compiled):
+    def prepared(function):
+        return torch.compile(function, backend="aot_eager") if compiled else function
+
     layer, x = wide(), images()
+    plain = functools.partial(F.conv2d, weight=layer.weight, padding=1)
     along = torch.randn_like(x)
-    expected = F.conv2d(along, layer.weight, padding=1)  # linear in x
-    torch.testing.assert_close(torch.func.jvp(layer, (x,), (along,))[1], expected)
+    found = prepared(lambda x, along: torch.func.jvp(layer, (x,), (along,))[1])(x, along)
+    torch.testing.assert_close(found, plain(along))  # linear in x
+    found = prepared(functools.partial(func_gradient, layer))(x)
+    torch.testing.assert_close(found, func_gradient(plain, x), rtol=1e-4, atol=1e-4)
+    stack = torch.stack([x, along])
+    torch.testing.assert_close(prepared(torch.func.vmap(layer))(stack), torch.stack([plain(x), plain(along)]))
+
+
+def test_layers_can_be_stacked():
+    layer, x = wide(), images()
+    weights = torch.stack([layer.weight, 2 * layer.weight]).detach()
+    found = torch.func.vmap(lambda weight: torch.func.functional_call(layer, {"weight": weight}, x))(weights)
+    torch.testing.assert_close(found[1], 2 * F.conv2d(x, layer.weight.detach(), padding=1))
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_forward_mode_is_torchs(frozen):
+    layer, x = wide().requires_grad_(not frozen), images()
+    along = torch.randn_like(x)
     with forward_ad.dual_level():
-        torch.testing.assert_close(forward_ad.unpack_dual(layer(forward_ad.make_dual(x, along))).tangent, expected)
-    gradient = torch.func.grad(lambda images: layer(images).square().sum())(x)
-    x.requires_grad_()
-    layer(x).square().sum().backward()
-    torch.testing.assert_close(gradient, x.grad, rtol=1e-4, atol=1e-4)
+        found = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, along))).tangent
+    torch.testing.assert_close(found, F.conv2d(along, layer.weight, padding=1))
+
+
+def test_a_layer_is_traced_by_fx():
+    layer, x = wide(), images()
+    with torch.no_grad():
+        traced = torch.fx.symbolic_trace(nn.Sequential(layer))
+        torch.testing.assert_close(traced(x), layer(x))
 
 
 def test_operations_are_counted_as_torchs_are(taken):
