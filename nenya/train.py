@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from nenya import __version__, parallel
 from nenya.console import show_log, silence
-from nenya.data.images import dataset_names, has_dataset
+from nenya.data.hdf5 import dataset_names, has_dataset
 from nenya.data.loaders import ViewLoader, nenya_loader
 from nenya.errors import TO_BE_CONTINUED, CollapseError, DataError, NonFiniteLossError, OptionError
 from nenya.files import set_aside, sole_writer, sweep

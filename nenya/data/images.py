@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nenya.data.chunks import ChunkReader, is_stored_plainly, require_codecs
+from nenya.data.hdf5 import find_dataset, looking_into, open_file
 from nenya.data.pixels import Decoder, travelling_type
 from nenya.errors import DataError
 
@@ -78,8 +79,8 @@ class ImageFile:
         self.num_threads = num_threads
         self._opened: tuple[int, npt.NDArray[Any] | ChunkReader | None] = (-1, None)  # process and source
         self._usable: npt.NDArray[np.int64] | None = None
-        with _looking_into(self.path) as file:
-            dataset = _find(file, key, self.path)
+        with looking_into(self.path) as file:
+            dataset = find_dataset(file, key, self.path)
             self.shape = _cutout_shape(dataset, self.path, key)
             require_codecs(dataset, self.path)
             self.dtype: np.dtype[Any] = dataset.dtype
@@ -215,8 +216,8 @@ class ImageFile:
         Raises:
             DataError: No such dataset, not integers, or not one per cutout.
         """
-        with _looking_into(self.path) as file:
-            dataset = _find(file, key, self.path, wanted="labels")
+        with looking_into(self.path) as file:
+            dataset = find_dataset(file, key, self.path, wanted="labels")
             found = f"{self.path}: labels {key!r} are {dataset.dtype} of shape {dataset.shape}"
             if dataset.dtype.kind not in "iub":
                 raise DataError(f"{found}; expected integers. Number the classes 0, 1, 2, ...")
@@ -334,8 +335,8 @@ class ImageFile:
         return source
 
     def _open_source(self) -> npt.NDArray[Any] | ChunkReader:
-        file = _open(self.path)
-        dataset = _find(file, self.key, self.path)
+        file = open_file(self.path)
+        dataset = find_dataset(file, self.key, self.path)
         require_codecs(dataset, self.path)  # in this process too
         if self.in_memory:
             pixels = self._load(dataset)
@@ -365,83 +366,6 @@ class ImageFile:
         with ThreadPoolExecutor(self.num_threads, thread_name_prefix="nenya-unpack") as threads:
             list(threads.map(fill, range(start, stop, step)))  # which raises what they raise
         return pixels
-
-
-def dataset_names(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
-    """The datasets of an HDF5 file and their shapes, by full name without the leading slash.
-
-    Raises:
-        DataError: No such file, or not HDF5.
-    """
-    with _looking_into(Path(path)) as file:
-        return _names(file)
-
-
-def has_dataset(path: str | os.PathLike[str], key: str) -> bool:
-    """Whether an HDF5 file has a dataset under a key, links included.
-
-    Raises:
-        DataError: No such file, or not HDF5.
-    """
-    with _looking_into(Path(path)) as file:
-        return isinstance(file.get(key), h5py.Dataset) if key else False
-
-
-def _names(file: h5py.File) -> dict[str, tuple[int, ...]]:
-    names: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            names[name] = item.shape
-
-    file.visititems(note)
-    return names
-
-
-@contextlib.contextmanager
-def _looking_into(path: Path) -> Iterator[h5py.File]:
-    """Open a file to see what is in it; in a damaged one, HDF5 finds that in many ways."""
-    with _open(path) as file:
-        try:
-            yield file
-        except DataError:
-            raise
-        except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path.absolute()}: what is in it cannot be read ({error}). The file is damaged, or of types that "
-                "NumPy has not; copy or make it anew."
-            ) from error
-
-
-def _open(path: Path) -> h5py.File:
-    if not os.path.exists(path):
-        raise DataError(f"no image file at {path.absolute()}: check images_file and data_folder.")
-    if path.is_dir():
-        raise DataError(f"{path.absolute()} is a folder; expected an HDF5 file: check images_file.")
-    if not path.is_file():  # a pipe would be waited for
-        raise DataError(f"{path.absolute()} is not an ordinary file; expected an HDF5 file: check images_file.")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        kind = "a damaged HDF5 file" if _has_signature(path) else "not an HDF5 file"
-        raise DataError(f"{path.absolute()} cannot be opened: {kind} ({error}).") from error
-
-
-def _has_signature(path: Path) -> bool:
-    try:
-        return bool(h5py.is_hdf5(path))
-    except OSError:
-        return False
-
-
-def _find(file: h5py.File, key: str, path: Path, wanted: str = "cutouts") -> h5py.Dataset:
-    item = file.get(key) if key else None
-    if isinstance(item, h5py.Dataset):
-        return item
-    there = ", ".join(f"{name} {shape}" for name, shape in _names(file).items()) or "no datasets at all"
-    what = "is a group, not a dataset" if isinstance(item, h5py.Group) else "is not there"
-    option = "train_key or valid_key" if wanted == "cutouts" else "label_key (a name with {key} in it serves both sets)"
-    raise DataError(f"{path}: dataset {key!r} for the {wanted} {what}. The file holds: {there}. Set {option}.")
 
 
 def _cutout_shape(dataset: h5py.Dataset, path: Path, key: str) -> tuple[int, int, int, int]:

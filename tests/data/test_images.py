@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from nenya.data import images as module
 from nenya.data.chunks import ChunkReader
-from nenya.data.images import ImageFile, dataset_names, has_dataset
+from nenya.data.hdf5 import dataset_names, has_dataset
+from nenya.data.images import ImageFile
 from nenya.errors import DataError
 
 COUNT = 23
@@ -187,8 +188,8 @@ def test_each_chunk_is_touched_once_and_only_where_it_holds_a_wanted_row(layouts
 
 def test_the_file_opens_once_for_many_reads(layouts, monkeypatch):
     opened = []
-    original = module._open
-    monkeypatch.setattr(module, "_open", lambda path: opened.append(path) or original(path))
+    original = module.open_file
+    monkeypatch.setattr(module, "open_file", lambda path: opened.append(path) or original(path))
     images = ImageFile(layouts, "gzip", cache_mb=0)
     opened.clear()
     for row in range(5):
@@ -481,8 +482,8 @@ def test_a_pickle_carries_the_path_and_no_pixels(layouts, field, layout, cache_m
 
 def _read_in_child(images, rows, sender):
     opened = []
-    original = module._open
-    module._open = lambda path: opened.append(path) or original(path)
+    original = module.open_file
+    module.open_file = lambda path: opened.append(path) or original(path)
     sender.send((images.read(rows), len(opened)))
 
 
