@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.conventional import with_torchs_convolutions
 from benchmarks.measure import Series, interleave, ratio, seconds, throughput
 from benchmarks.results import Section, Table
-from nenya.models import convolution, winograd
+from nenya.kernels import convolution, use_fast_convolutions, winograd
 from nenya.models.resnet_big import SupConResNet
 from nenya.training.runtime import computes_bf16, keeping_memory
 
@@ -255,8 +254,8 @@ def step(
     """
     torch.manual_seed(0)
     model = SupConResNet("resnet18")
-    if not ours:
-        with_torchs_convolutions(model)
+    if ours:
+        use_fast_convolutions(model)
     model.to(memory_format=torch.channels_last)
     if backend is not None:
         model.compile(backend=backend)

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 import nenya
 from nenya.errors import CheckpointError
 from nenya.files import atomic_write
+from nenya.kernels import use_fast_convolutions
 from nenya.models import assemble_model
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
@@ -226,6 +227,7 @@ def load_model(file: str | os.PathLike[str]) -> tuple[SupConResNet, dict[str, An
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{file}: the weights are not those of a {name}: {_reason(error)}.") from error
+    use_fast_convolutions(model)
     return model.eval(), options
 
 

@@ -13,6 +13,7 @@ from nenya import parallel
 from nenya.data.images import ImageFile
 from nenya.data.loaders import Batch, open_images
 from nenya.errors import DataError
+from nenya.kernels import use_fast_convolutions
 from nenya.losses import SupConLoss
 from nenya.models import build_model
 from nenya.models.resnet_big import STEM_CHANNELS, SupConResNet
@@ -39,6 +40,7 @@ def set_model(opt: Params, cuda_use: bool = True) -> tuple[SupConResNet, SupConL
         DataError: The options name imagery that cannot be read.
     """
     model = build_model(opt, _num_channels(opt))
+    use_fast_convolutions(model)
     criterion = SupConLoss(temperature=opt.temp)
     device = choose_device(cuda_use)
     settle_arithmetic(opt.precision, device)
