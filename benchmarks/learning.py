@@ -34,10 +34,10 @@ from benchmarks.results import Table, markdown
 from examples.real_imagery import COMMON, EXPERIMENTS, experiment
 from nenya.data.loaders import nenya_loader
 from nenya.files import atomic_write
+from nenya.machine.device import choose_device
 from nenya.params import Params
 from nenya.training.epoch import train_epoch
 from nenya.training.optim import set_optimizer
-from nenya.training.runtime import choose_device
 from nenya.training.step import set_model
 
 Row = dict[str, Any]

@@ -14,6 +14,8 @@ from torch import Tensor
 from nenya.console import show_log
 from nenya.data.loaders import ViewLoader
 from nenya.errors import OptionError
+from nenya.machine.device import choose_device, choose_precision
+from nenya.machine.memory import free_memory
 from nenya.models import build_model
 from nenya.params import Params, complete_options
 from nenya.train import open_loaders
@@ -22,7 +24,6 @@ from nenya.training.checkpoint import LAST, PREVIOUS, checkpoints, epoch_file
 from nenya.training.curves import picture_file
 from nenya.training.gradients import num_parts
 from nenya.training.report import describe_run
-from nenya.training.runtime import choose_device, choose_precision, free_memory
 
 _MB = 2**20
 _USABLE = 0.8  # of the free memory: the allocator and the libraries take their share

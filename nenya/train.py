@@ -25,6 +25,9 @@ from nenya.data.hdf5 import dataset_names, has_dataset
 from nenya.data.loaders import ViewLoader, nenya_loader
 from nenya.errors import TO_BE_CONTINUED, CollapseError, DataError, NonFiniteLossError, OptionError
 from nenya.files import set_aside, sole_writer, sweep
+from nenya.machine.device import choose_device, seed_everything
+from nenya.machine.memory import keeping_memory, peak_memory
+from nenya.machine.signals import Interruption
 from nenya.models.resnet_big import SupConResNet
 from nenya.options import DERIVED, HARMLESS, nearest
 from nenya.params import Params, complete_options, option_preprocess
@@ -46,13 +49,6 @@ from nenya.training.gradients import distribute, num_parts
 from nenya.training.health import Health, collapse
 from nenya.training.optim import adjust_learning_rate, set_optimizer
 from nenya.training.report import describe_epoch, describe_health, describe_run
-from nenya.training.runtime import (
-    Interruption,
-    choose_device,
-    keeping_memory,
-    peak_memory,
-    seed_everything,
-)
 from nenya.training.step import set_model
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from torch import Tensor
 from benchmarks.measure import Series, interleave, ratio, seconds, throughput
 from benchmarks.results import Section, Table
 from nenya.kernels import convolution, use_fast_convolutions, winograd
+from nenya.machine.device import computes_bf16
+from nenya.machine.memory import keeping_memory
 from nenya.models.resnet_big import SupConResNet
-from nenya.training.runtime import computes_bf16, keeping_memory
 
 CPU = torch.device("cpu")
 

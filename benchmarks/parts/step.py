@@ -16,10 +16,10 @@ from benchmarks.measure import Series, interleave, ratio, steady_rate
 from benchmarks.parts.limits import best_matmul_rate
 from benchmarks.results import Bar, Section, Table
 from nenya.data.loaders import Batch, nenya_loader
+from nenya.machine.device import computes_bf16
 from nenya.params import Params
 from nenya.training.epoch import train_epoch
 from nenya.training.optim import set_optimizer
-from nenya.training.runtime import computes_bf16
 from nenya.training.step import contrastive_loss, set_model
 
 WINDOW, SHIFT = 40, 5  # pixels

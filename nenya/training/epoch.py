@@ -17,6 +17,9 @@ from torch.optim import Optimizer
 from nenya import parallel
 from nenya.data.loaders import Batch, ViewLoader
 from nenya.errors import DataError, NenyaError, NonFiniteLossError, OptionError
+from nenya.machine.device import autocast, choose_device
+from nenya.machine.memory import keeping_memory
+from nenya.models.inference import evaluating
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
 from nenya.training import health
@@ -24,7 +27,6 @@ from nenya.training.gradients import compute_gradient
 from nenya.training.meters import AverageMeter
 from nenya.training.optim import warmup_learning_rate
 from nenya.training.progress import EpochProgress
-from nenya.training.runtime import autocast, choose_device, evaluating, keeping_memory
 from nenya.training.step import as_batch, batch_loss, labels_for, pair_views, stack_views
 
 T = TypeVar("T")
@@ -215,7 +217,7 @@ def validate(
 
     def pass_over(progress: EpochProgress) -> None:
         for batch in _timed(loader, progress):
-            with autocast(opt, device):
+            with autocast(opt.precision, device):
                 h, z = _features(model, stack_views(batch, model, device))
             loss = batch_loss(criterion, pair_views(z), labels_for(opt.ssl_method, batch, device), shared=False)
             losses.add(loss, batch)

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from nenya.data.augment import Views
 from nenya.data.images import ImageFile
+from nenya.machine.device import autocast, settle_arithmetic
+from nenya.machine.memory import keeping_memory
+from nenya.models.inference import evaluating
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
-from nenya.training.runtime import autocast, evaluating, keeping_memory, settle_arithmetic
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -40,7 +42,7 @@ def encode_cutouts(
     views = Views.from_options(opt, images.height, images.width)
     features = []
     settle_arithmetic(opt.precision, device)
-    with keeping_memory(device), evaluating(model), autocast(opt, device):
+    with keeping_memory(device), evaluating(model), autocast(opt.precision, device):
         for rows in np.array_split(images.usable, -(-len(images.usable) // batch_size)):
             pixels = views.plain(torch.from_numpy(images.read(rows)).to(device))
             h = model.encode(pixels.contiguous(memory_format=torch.channels_last))

@@ -27,8 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 from nenya import parallel
 from nenya.data.loaders import Batch
 from nenya.errors import OptionError
+from nenya.machine.device import autocast
 from nenya.params import Params
-from nenya.training.runtime import autocast
 from nenya.training.step import batch_loss, contrastive_loss, labels_for, pair_views, stack_views
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def compute_gradient(model: nn.Module, criterion: nn.Module, batch: Batch, opt: 
     """
     parts = num_parts(opt, len(batch.view1))
     if parts == 1:
-        with autocast(opt, device):
+        with autocast(opt.precision, device):
             loss = contrastive_loss(model, criterion, batch, opt.ssl_method, device)
         _summed(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
@@ -136,7 +136,7 @@ def _in_parts(
 ) -> Tensor:
     """See the module's text: embeddings, gradient by the embeddings, parts."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
-    with torch.no_grad(), _statistics_kept(inner), autocast(opt, device):
+    with torch.no_grad(), _statistics_kept(inner), autocast(opt.precision, device):
         z = torch.cat([pair_views(inner(stack_views(part, inner, device))) for part in parts])
     z.requires_grad_()
     loss = batch_loss(criterion, z, labels)
@@ -147,7 +147,7 @@ def _in_parts(
         # The processes' gradients are added up once, with the last part.
         last = number == len(parts) or inner is model
         with contextlib.nullcontext() if last else _unsynchronised(model):
-            with autocast(opt, device):
+            with autocast(opt.precision, device):
                 again = pair_views(model(stack_views(part, inner, device)))
             again.backward(gradient)  # type: ignore[no-untyped-call]
     return loss.detach()

@@ -10,11 +10,11 @@ from torch import nn
 from nenya import parallel
 from nenya.data.augment import Views
 from nenya.data.loaders import ViewLoader
+from nenya.machine.device import choose_precision, describe
 from nenya.params import Params
 from nenya.training.epoch import Pass
 from nenya.training.gradients import num_parts
 from nenya.training.health import Health
-from nenya.training.runtime import choose_precision, describe
 
 
 def random_loss(opt: Params, batch_size: int) -> float:

@@ -15,10 +15,11 @@ from nenya.data.loaders import Batch, open_images
 from nenya.errors import DataError
 from nenya.kernels import use_fast_convolutions
 from nenya.losses import SupConLoss
+from nenya.machine.compiler import compile_network
+from nenya.machine.device import choose_device, settle_arithmetic
 from nenya.models import build_model
 from nenya.models.resnet_big import STEM_CHANNELS, SupConResNet
 from nenya.params import Params
-from nenya.training.runtime import choose_device, compile_network, settle_arithmetic
 
 logger = logging.getLogger(__name__)
 

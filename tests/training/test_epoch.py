@@ -12,9 +12,10 @@ from nenya.data.augment import TwoCropTransform
 from nenya.data.loaders import nenya_loader
 from nenya.errors import DataError, NonFiniteLossError, OptionError
 from nenya.losses import SupConLoss
+from nenya.machine import memory
 from nenya.params import Params
 from nenya.training import epoch as epoch_module
-from nenya.training import health, runtime
+from nenya.training import health
 from nenya.training.epoch import train_epoch, train_model, validate
 from nenya.training.optim import set_optimizer
 from nenya.training.step import set_model
@@ -268,12 +269,12 @@ def test_validation_measures_health_on_what_the_model_sees(resnet):
 def test_freed_memory_is_kept_while_a_model_trains_and_is_validated(resnet):
     opt, model, criterion, optimizer = resnet()
     keepers = []
-    model.register_forward_hook(lambda *_: keepers.append(runtime._keepers.count))
-    model.encoder.register_forward_hook(lambda *_: keepers.append(runtime._keepers.count))
+    model.register_forward_hook(lambda *_: keepers.append(memory._keepers.count))
+    model.encoder.register_forward_hook(lambda *_: keepers.append(memory._keepers.count))
     train_model(nenya_loader(opt), model, criterion, optimizer, 1, opt, cuda_use=False)
     train_model(nenya_loader(opt, valid=True), model, criterion, None, 1, opt, cuda_use=False, update_model=False)
     assert set(keepers) == {1}
-    assert runtime._keepers.count == 0
+    assert memory._keepers.count == 0
 
 
 def test_validation_of_a_model_without_an_encoder_has_losses_and_no_health(small):

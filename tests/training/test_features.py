@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from nenya.data.images import ImageFile
+from nenya.machine import memory
 from nenya.models import assemble_model
-from nenya.training import runtime
 from nenya.training.features import encode_cutouts, knn_accuracy, nearest, pixel_accuracy, pixel_features
 
 
@@ -54,7 +54,7 @@ def test_the_window_of_training_is_shown_centred_and_nothing_is_random(tiny, ima
 
 def test_freed_memory_is_kept_while_cutouts_are_encoded(tiny, image_file, model):
     keepers = []
-    model.encoder.register_forward_hook(lambda *_: keepers.append(runtime._keepers.count))
+    model.encoder.register_forward_hook(lambda *_: keepers.append(memory._keepers.count))
     encode_cutouts(model, ImageFile(image_file, "train"), tiny(random_jitter=0, image_size=None))
     assert set(keepers) == {1}
 
