@@ -22,8 +22,8 @@ from nenya.train import open_loaders
 from nenya.training import events
 from nenya.training.checkpoint import LAST, PREVIOUS, checkpoints, epoch_file
 from nenya.training.curves import picture_file
-from nenya.training.gradients import num_parts
 from nenya.training.report import describe_run
+from nenya.training.step import Step
 
 _MB = 2**20
 _USABLE = 0.8  # of the free memory: the allocator and the libraries take their share
@@ -53,18 +53,18 @@ def check_run(opt: Params) -> list[str]:
             next(iter(loader))  # views of real cutouts: what cannot be read or warped shows here
     with torch.device("meta"):
         model = build_model(opt, train.images.num_channels)
-    device = choose_device(opt.cuda_use)
-    lines = describe_run(opt, train, valid, model, device)
+    step = Step.from_options(opt, choose_device(opt.cuda_use))
+    lines = describe_run(opt, train, valid, model, step)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    dtype = choose_precision(opt.precision, device)
-    need = step_bytes(opt, train, dtype)
+    dtype = choose_precision(step.precision, step.device)
+    need = step_bytes(opt, train, dtype, -(-train.batch_size // step.num_parts(train.batch_size)))
     lines.append(f"  {'memory':<11}about {need / _MB:.0f} MB for a training step, of which {3 * weights / _MB:.0f} MB "
                  f"weights, gradients and momentum; {_data_memory(train)}")  # fmt: skip
-    lines.append(f"  {'':<11}{_room(opt, train, dtype, device)}")
+    lines.append(f"  {'':<11}{_room(opt, train, dtype, step.device)}")
     return ["This would run:", *lines, *_files(opt, weights), "Nothing was written."]
 
 
-def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int | None = None) -> int:
+def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int) -> int:
     """Estimate the memory of a training step.
 
     A forward pass on torch's meta device, which has shapes but no data, tells what autograd keeps for the backward
@@ -74,7 +74,7 @@ def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int 
         opt: The options.
         train: The training loader.
         dtype: What the network computes in.
-        samples: Cutouts computed at once; None for what the options say.
+        samples: Cutouts computed at once.
 
     Returns:
         Bytes.
@@ -86,8 +86,6 @@ def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int 
         kept[storage._cdata] = tensor.numel() * dtype.itemsize
         return tensor
 
-    if samples is None:
-        samples = -(-train.batch_size // num_parts(opt, train.batch_size))
     with torch.device("meta"):
         model = build_model(opt, train.images.num_channels)
         images = torch.empty(2 * samples, train.images.num_channels, *train.views.size)

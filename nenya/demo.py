@@ -64,7 +64,9 @@ def run_demo(folder: Path) -> Iterator[str]:
 
     train, valid = trained.train.images, ImageFile(data, "valid")
     labels = train.labels("train_labels"), valid.labels("valid_labels")
-    learned = [encode_cutouts(trained.model, images, trained.opt, device=trained.device) for images in (train, valid)]
+    learned = [
+        encode_cutouts(trained.model, images, trained.opt, device=trained.step.device) for images in (train, valid)
+    ]
     picture = folder / "neighbours.png"
     draw_neighbours(picture, valid, labels[1], learned[1])
 

@@ -312,6 +312,11 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def for_summed_gradients(loss: Tensor) -> Tensor:
+    """What to differentiate so that `DistributedDataParallel`, which takes the mean of the gradients, gives the sum."""
+    return loss * current().size
+
+
 def same_buffers(module: torch.nn.Module) -> None:
     """Give every process rank 0's buffers (the running statistics of batch-norm), in place."""
     if current().size > 1:

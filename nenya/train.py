@@ -33,6 +33,7 @@ from nenya.options import DERIVED, HARMLESS, nearest
 from nenya.params import Params, complete_options, option_preprocess
 from nenya.training import curves as curve_files
 from nenya.training import events
+from nenya.training.build import distribute, set_model
 from nenya.training.checkpoint import (
     LAST,
     checkpoints,
@@ -44,12 +45,12 @@ from nenya.training.checkpoint import (
     write_checkpoint,
 )
 from nenya.training.curves import Curves, load_curves, picture_file
-from nenya.training.epoch import train_epoch, validate
-from nenya.training.gradients import distribute, num_parts
+from nenya.training.epoch import train_epoch
 from nenya.training.health import Health, collapse
-from nenya.training.optim import adjust_learning_rate, set_optimizer
+from nenya.training.optim import Schedule, adjust_learning_rate, set_optimizer
 from nenya.training.report import describe_epoch, describe_health, describe_run
-from nenya.training.step import set_model
+from nenya.training.step import Step
+from nenya.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Run:
         model: The model, on `device`.
         criterion: The loss.
         optimizer: Of the model's parameters.
-        device: Where it runs.
+        step: How a batch is computed, and on which device.
         data: What tells the training data from others.
         network: What is trained: the model, with several processes inside `DistributedDataParallel`.
         epoch: Epochs that are complete.
@@ -84,7 +85,7 @@ class Run:
     model: SupConResNet
     criterion: nn.Module
     optimizer: Optimizer
-    device: torch.device
+    step: Step
     data: str
     network: nn.Module
     epoch: int = 0
@@ -148,12 +149,13 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
         state = parallel.together(lambda: prepare(opt, max_batches=DEBUG_BATCHES if debug else None))
         require_same_work(state)
         logger.info("nenya %s", __version__)
-        for line in describe_run(opt, state.train, state.valid, state.model, state.device):
+        for line in describe_run(opt, state.train, state.valid, state.model, state.step):
             logger.info(line)
         parallel.together(lambda: begin(state, debug=debug, resume=resume, force=force))
         share_position(state)
-        state.network = distribute(state.model, opt, state.train.batch_size, state.device)
-        stack.enter_context(keeping_memory(state.device))  # from one epoch, and its validation, to the next
+        parts = state.step.num_parts(state.train.batch_size // ranks.size)
+        state.network = distribute(state.model, opt, parts, state.step.device)
+        stack.enter_context(keeping_memory(state.step.device))  # from one epoch, and its validation, to the next
         writer = events.EventWriter(state.folder, state.epoch + 1) if opt.tensorboard and ranks.first else None
         try:
             train_all(state, interruption, writer, on_collapse="warn" if debug else opt.on_collapse)
@@ -246,13 +248,12 @@ def prepare(opt: Params, max_batches: int | None = None) -> Run:
     for loader in (train, valid):
         if loader is not None:
             loader.max_batches = max_batches
-    num_parts(opt, train.batch_size)  # refuses contradictory options before anything is built
+    step = Step.from_options(opt, choose_device(opt.cuda_use))  # refuses contradictions before anything is built
     opt.nchannels = train.images.num_channels
     seed_everything(opt.seed)
-    device = choose_device(opt.cuda_use)
     model, criterion = set_model(opt, cuda_use=opt.cuda_use)
     optimizer = set_optimizer(opt, model)
-    return Run(opt, train, valid, model, criterion, optimizer, device, fingerprint(train), network=model)
+    return Run(opt, train, valid, model, criterion, optimizer, step, fingerprint(train), network=model)
 
 
 def fingerprint(train: ViewLoader) -> str:
@@ -424,8 +425,9 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
             state.criterion,
             state.optimizer,
             epoch,
-            opt,
-            device=state.device,
+            state.step,
+            Schedule.from_options(opt),
+            print_freq=opt.print_freq,
             earlier=state.partial_losses,
             pause=pause,
         )
@@ -461,7 +463,7 @@ def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str
     if state.valid is None:
         return
     parallel.same_buffers(state.model)  # each process has kept running statistics of its own share
-    done = validate(state.valid, state.model, state.criterion, state.opt, device=state.device)
+    done = validate(state.valid, state.model, state.criterion, state.step)
     assert done.health is not None  # our models have an encoder
     state.curves.health[state.epoch] = done.health
     if state.epoch > 0:
@@ -567,7 +569,7 @@ def summarise(state: Run, seconds: float) -> None:
     before, after = state.curves.health.get(0), state.curves.health.get(state.epoch)
     if before is not None and after is not None:
         logger.info("  view retrieval %s, chance %.4f", _change(before, after), after.chance_top1)
-    logger.info("  memory  %s at most", peak_memory(state.device))
+    logger.info("  memory  %s at most", peak_memory(state.step.device))
     logger.info("  model   %s", state.folder / LAST)
     if state.curves.train.epochs:
         logger.info("  curves  %s", picture_file(state.folder, state.opt.model_name))

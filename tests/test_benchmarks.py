@@ -15,7 +15,7 @@ from benchmarks.parts.step import options
 from nenya.data.augment import Views, affine_map
 from nenya.kernels import FastConv2d
 from nenya.losses import SupConLoss
-from nenya.training.step import set_model
+from nenya.training.build import set_model
 
 
 @pytest.mark.parametrize("compressed", [True, False])

@@ -25,10 +25,11 @@ from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params, complete_options
 from nenya.train import run
 from nenya.training import curves
+from nenya.training.build import distribute
 from nenya.training.checkpoint import read_checkpoint
 from nenya.training.curves import load_curves
-from nenya.training.gradients import compute_gradient, distribute
 from nenya.training.optim import set_optimizer
+from nenya.training.step import Step, compute_gradient
 
 CPU = torch.device("cpu")
 BATCH, STEPS = 12, 2
@@ -50,7 +51,7 @@ def train_some(images_file, method, parts, dtype):
             "accumulate": parts, "num_workers": 0,
         }
     )  # fmt: skip
-    loader = nenya_loader(opt)
+    loader, step = nenya_loader(opt), Step.from_options(opt, CPU)
     torch.manual_seed(ranks.rank)  # the first process's weights count
     model = SupConResNet("resnet18", feat_dim=8).to(dtype)
     with torch.no_grad():  # temper the logits, so that every pair has a say in the gradient
@@ -58,18 +59,18 @@ def train_some(images_file, method, parts, dtype):
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    network = distribute(model, opt, loader.batch_size, CPU)
+    network = distribute(model, opt, step.num_parts(loader.batch_size // ranks.size), CPU)
     optimizer = set_optimizer(opt, model)
     losses, first, seen = [], {}, []
     for batch in loader:
         optimizer.zero_grad(set_to_none=True)
-        share = compute_gradient(network, SupConLoss(temperature=0.5), batch, opt, CPU)
+        share = compute_gradient(network, SupConLoss(temperature=0.5), batch, step)
         losses.append(float(parallel.total(share)))
         first = first or {name: weights.grad.clone() for name, weights in model.named_parameters()}
         optimizer.step()
         seen.append((batch.rows, batch.view1, batch.view2))
     views = parallel.share_objects(seen)
-    together = [[torch.cat(column) for column in zip(*step, strict=True)] for step in zip(*views, strict=True)]
+    together = [[torch.cat(column) for column in zip(*columns, strict=True)] for columns in zip(*views, strict=True)]
     return losses, first, copy.deepcopy(model.state_dict()), together
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -40,9 +41,8 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a network's forward pass runs; `precision` as for `choose_precision`."""
-    dtype = choose_precision(precision, device)
+def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which a network's forward pass runs, in the type that `choose_precision` gives."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
@@ -64,7 +64,19 @@ def describe(device: torch.device, num_processes: int = 1) -> str:
     return f"{many}{platform.machine()} CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
-def settle_arithmetic(precision: str, device: torch.device) -> None:
-    """Allow convolutions in TF32 on CUDA if the precision is "auto"; "fp32" means float32. For the whole process."""
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = precision == "auto"
+@contextlib.contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """On CUDA: allow convolutions in TF32 if `precision` is "auto", and let cuDNN choose its kernels by their speed.
+
+    "fp32" means float32. The settings are the whole process's, and as they were before once the context is left.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32, cudnn.benchmark = precision == "auto", True
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cudnn.benchmark = before

@@ -12,8 +12,8 @@ import numpy as np
 
 from nenya.errors import DataError
 from nenya.files import atomic_hdf5, atomic_write
-from nenya.training.epoch import Pass
 from nenya.training.health import Health
+from nenya.training.ledger import Pass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

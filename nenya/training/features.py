@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nenya.data.augment import Views
 from nenya.data.images import ImageFile
-from nenya.machine.device import autocast, settle_arithmetic
+from nenya.machine.device import arithmetic, autocast, choose_precision
 from nenya.machine.memory import keeping_memory
 from nenya.models.inference import evaluating
 from nenya.models.resnet_big import SupConResNet
@@ -41,8 +41,8 @@ def encode_cutouts(
     device = torch.device(device)
     views = Views.from_options(opt, images.height, images.width)
     features = []
-    settle_arithmetic(opt.precision, device)
-    with keeping_memory(device), evaluating(model), autocast(opt.precision, device):
+    dtype = choose_precision(opt.precision, device)
+    with arithmetic(opt.precision, device), keeping_memory(device), evaluating(model), autocast(dtype, device):
         for rows in np.array_split(images.usable, -(-len(images.usable) // batch_size)):
             pixels = views.plain(torch.from_numpy(images.read(rows)).to(device))
             h = model.encode(pixels.contiguous(memory_format=torch.channels_last))

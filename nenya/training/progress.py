@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from nenya.console import console
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class EpochProgress:
@@ -56,9 +60,18 @@ class EpochProgress:
     ) -> None:
         self._bar.stop()
 
-    def waited(self, seconds: float) -> None:
-        """Count time spent waiting for data."""
-        self._waited += seconds
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """Pass on what a loader yields, and count the time that was spent waiting for it."""
+        source = iter(batches)
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            finally:
+                self._waited += time.perf_counter() - asked
+            yield batch
 
     def advance(self, samples: int, loss: float, rate: float | None) -> None:
         """Count a batch.

@@ -12,9 +12,9 @@ from nenya.data.augment import Views
 from nenya.data.loaders import ViewLoader
 from nenya.machine.device import choose_precision, describe
 from nenya.params import Params
-from nenya.training.epoch import Pass
-from nenya.training.gradients import num_parts
 from nenya.training.health import Health
+from nenya.training.ledger import Pass
+from nenya.training.step import Step
 
 
 def random_loss(opt: Params, batch_size: int) -> float:
@@ -22,9 +22,7 @@ def random_loss(opt: Params, batch_size: int) -> float:
     return float(opt.temp / 0.07 * math.log(2 * batch_size - 1))
 
 
-def describe_run(
-    opt: Params, train: ViewLoader, valid: ViewLoader | None, model: nn.Module, device: torch.device
-) -> list[str]:
+def describe_run(opt: Params, train: ViewLoader, valid: ViewLoader | None, model: nn.Module, step: Step) -> list[str]:
     """Say what will run: a line each for data, views, model, optimisation, loss and output.
 
     Args:
@@ -32,12 +30,12 @@ def describe_run(
         train: Training loader.
         valid: Validation loader, or None.
         model: The model.
-        device: Where it runs.
+        step: How a batch is computed, and where.
 
     Returns:
         Lines.
     """
-    precision = "bfloat16" if choose_precision(opt.precision, device) == torch.bfloat16 else "float32"
+    precision = "bfloat16" if choose_precision(step.precision, step.device) == torch.bfloat16 else "float32"
     parameters = sum(p.numel() for p in model.parameters())
     steps = opt.epochs * len(train)
     validation = (
@@ -53,10 +51,10 @@ def describe_run(
             "model",
             f"{opt.ssl_model}, {parameters / 1e6:.1f} M parameters, {opt.head} head to {opt.feat_dim} dimensions",
         ),
-        ("device", f"{describe(device, parallel.current().size)}, {precision}"),
+        ("device", f"{describe(step.device, parallel.current().size)}, {precision}"),
         (
             "learning",
-            f"{_schedule(opt)}; {_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}{_parts(opt, train)}, "
+            f"{_schedule(opt)}; {_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}{_parts(step, train)}, "
             f"seed {opt.seed}",
         ),
         ("loss", f"{opt.ssl_method}, temperature {opt.temp:g}; at random {random_loss(opt, train.batch_size):.3f}"),
@@ -65,8 +63,8 @@ def describe_run(
     return [f"  {name:<11}{text}" for name, text in rows]
 
 
-def _parts(opt: Params, train: ViewLoader) -> str:
-    parts = num_parts(opt, train.batch_size // parallel.current().size)
+def _parts(step: Step, train: ViewLoader) -> str:
+    parts = step.num_parts(train.batch_size // parallel.current().size)
     return f", each computed in {parts} parts" if parts > 1 else ""
 
 

@@ -5,7 +5,15 @@ import torch
 from torch import nn
 
 from nenya.machine import device as device_room
-from nenya.machine.device import autocast, choose_device, choose_precision, computes_bf16, describe, seed_everything
+from nenya.machine.device import (
+    arithmetic,
+    autocast,
+    choose_device,
+    choose_precision,
+    computes_bf16,
+    describe,
+    seed_everything,
+)
 
 CPU = torch.device("cpu")
 
@@ -31,7 +39,7 @@ def test_the_gpu_is_used_where_there_is_one_and_it_is_wanted(monkeypatch, wanted
 def test_auto_takes_bfloat16_only_where_the_processor_has_it(monkeypatch, precision, native, dtype):
     monkeypatch.setattr(device_room, "computes_bf16", lambda device: native)
     assert choose_precision(precision, CPU) == dtype
-    with autocast(precision, CPU):
+    with autocast(choose_precision(precision, CPU), CPU):
         assert nn.functional.linear(torch.ones(2, 3), torch.ones(4, 3)).dtype == dtype
 
 
@@ -66,3 +74,15 @@ def test_the_device_in_words(monkeypatch):
     for count, words in ((1, "NVIDIA A100"), (2, "2 x NVIDIA A100")):
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
         assert describe(torch.device("cuda")) == words
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("auto", True), ("bf16", False)])
+def test_on_a_gpu_fp32_means_float32_and_the_settings_before_come_back(monkeypatch, precision, allowed):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", False)
+    monkeypatch.setattr(cudnn, "allow_tf32", not allowed)
+    with arithmetic(precision, torch.device("cuda")):
+        assert (cudnn.allow_tf32, cudnn.benchmark) == (allowed, True)
+    assert (cudnn.allow_tf32, cudnn.benchmark) == (not allowed, False)
+    with arithmetic(precision, CPU):
+        assert (cudnn.allow_tf32, cudnn.benchmark) == (not allowed, False)

@@ -15,8 +15,8 @@ from matplotlib.image import imread
 import nenya
 from nenya.errors import DataError, NenyaError
 from nenya.training.curves import Curves, find_name, load_curves, picture_file, redraw
-from nenya.training.epoch import Pass
 from nenya.training.health import Health
+from nenya.training.ledger import Pass
 
 NAME = "SimCLR_resnet18_trial_0"
 
@@ -176,7 +176,7 @@ FULL_DISK = """
 import resource, signal, sys
 from nenya.errors import NenyaError
 from nenya.training.curves import Curves
-from nenya.training.epoch import Pass
+from nenya.training.ledger import Pass
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 curves = Curves()
