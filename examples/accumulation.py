@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nenya.data.batch import Batch
 from nenya.data.loaders import nenya_loader
-from nenya.data.ocean import synthetic_ocean
+from nenya.demo.ocean import synthetic_ocean
 from nenya.params import Params
 from nenya.training.build import set_model
 from nenya.training.step import Step, compute_gradient

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from nenya.data.images import ImageFile
-from nenya.data.ocean import REGIMES, write_ocean
+from nenya.demo.flow import REGIMES
+from nenya.demo.ocean import write_ocean
 from nenya.files import atomic_write
 from nenya.params import Params
 from nenya.train import Run, run
