@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from nenya.console import show_log
+from nenya.data.datasets import open_loaders
 from nenya.data.loaders import ViewLoader
 from nenya.errors import OptionError
 from nenya.models import build_model
 from nenya.params import Params, complete_options
-from nenya.train import open_loaders
 from nenya.training import events
 from nenya.training.checkpoint import LAST, PREVIOUS, checkpoints, epoch_file
 from nenya.training.curves import picture_file
