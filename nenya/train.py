@@ -142,7 +142,8 @@ def prepare(opt: Params, max_batches: int | None = None) -> Run:
     device = choose_device(opt.cuda_use)
     model, criterion = set_model(opt, cuda_use=opt.cuda_use)
     optimizer = set_optimizer(opt, model)
-    return Run(opt, train, valid, model, criterion, optimizer, device, fingerprint(train), network=model)
+    data = {"training": fingerprint(train), "validation": "none" if valid is None else fingerprint(valid)}
+    return Run(opt, train, valid, model, criterion, optimizer, device, data, network=model)
 
 
 def train_all(state: Run, interruption: Interruption, writer: events.EventWriter | None, on_collapse: str) -> None:

@@ -55,16 +55,27 @@ def has_validation(opt: Params) -> bool:
     return False
 
 
-def fingerprint(train: ViewLoader) -> str:
-    """What tells training data from others, whatever the file is called: all on which the batches depend.
+def fingerprint(loader: ViewLoader) -> str:
+    """What tells a data set from others, whatever its file is called: all on which its batches depend.
 
-    Shape, type, usable cutouts, labels, some pixels, and how many cutouts are stored together: the order rests on it.
+    Shape, type, usable cutouts, labels, some pixels and, for training, how many cutouts are stored together: the order
+    rests on it. Reading the pixels opens the file for as long as the loader lives: what is put in its place under the
+    same name later is not read.
+
+    Args:
+        loader: Of the training or of the validation set.
+
+    Returns:
+        One line, for people to compare too.
+
+    Raises:
+        DataError: The file cannot be read.
     """
-    images = train.images
+    images = loader.images
     rows = images.usable
     some = rows[np.linspace(0, len(rows) - 1, 16).astype(np.int64)]
     checksum = zlib.crc32(images.read(some).tobytes(), zlib.crc32(rows.tobytes()))
-    if train.labels is not None:
-        checksum = zlib.crc32(train.labels.tobytes(), checksum)
-    together = f", read {images.joint_length} at a time" if images.joint_length > 1 else ""
+    if loader.labels is not None:
+        checksum = zlib.crc32(loader.labels.tobytes(), checksum)
+    together = f", read {images.joint_length} at a time" if loader.train and images.joint_length > 1 else ""
     return f"{len(rows)} usable cutouts of {images.shape} {images.dtype}{together}, checksum {checksum:08x}"

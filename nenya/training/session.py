@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 OPTIONS_FILE = "options.json"
 
+#: Where a checkpoint tells what its data sets were.
+DATA_FIELDS = {"training": "data", "validation": "valid_data"}
+
 
 @dataclass
 class Run:
@@ -53,7 +57,7 @@ class Run:
         criterion: The loss.
         optimizer: Of the model's parameters.
         device: Where it runs.
-        data: What tells the training data from others.
+        data: What tells the data sets, "training" and "validation", from others.
         network: What is trained: the model, with several processes inside `DistributedDataParallel`.
         epoch: Epochs that are complete.
         partial_losses: Losses of the batches done of the next epoch.
@@ -69,7 +73,7 @@ class Run:
     criterion: nn.Module
     optimizer: Optimizer
     device: torch.device
-    data: str
+    data: dict[str, str]
     network: nn.Module
     epoch: int = 0
     partial_losses: list[float] = field(default_factory=list)
@@ -178,12 +182,12 @@ def go_on(state: Run, *, force: bool = False) -> bool:
         logger.warning("nothing to resume in %s: starting with epoch 1.%s", state.folder, beside)
         return False
     path, checkpoint = found
-    changed = changed_options(checkpoint["opt"], state.opt) + changed_data(checkpoint.get("data"), state.data)
+    changed = changed_options(checkpoint["opt"], state.opt) + changed_data(checkpoint, state.data)
     if changed and not force:
         listed = "\n".join(f"  {change}" for change in changed)
         raise OptionError(
-            f"the options are not those that {path} was trained with, so that the run would not be the one that began:"
-            f"\n{listed}\nGive the old values, or resume with --force, or begin a new run with another trial."
+            f"options or data are not those that {path} was trained with, so that the run would not be the one that "
+            f"began:\n{listed}\nGive the old ones, or resume with --force, or begin a new run with another trial."
         )
     restore(state.model, state.optimizer, checkpoint, path)
     state.epoch = checkpoint["epoch"]
@@ -199,7 +203,7 @@ def go_on(state: Run, *, force: bool = False) -> bool:
         )
     if changed:
         logger.warning("changed since the checkpoint: %s", "; ".join(changed))
-    if changed and state.partial_losses:
+    if state.partial_losses and any(not change.startswith("validation data") for change in changed):
         logger.warning("the epoch that was under way begins anew, since its batches may not be the same")
         state.partial_losses = []
     state.curves = earlier_curves(state)
@@ -222,9 +226,14 @@ def changed_options(before: dict[str, Any], opt: Params) -> list[str]:
     ]
 
 
-def changed_data(before: str | None, now: str) -> list[str]:
-    """The same for the training data; older checkpoints do not tell theirs."""
-    return [f"training data: {before} -> {now}"] if before is not None and before != now else []
+def changed_data(checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
+    """The same for the data sets; older checkpoints do not tell theirs."""
+    before = {name: checkpoint.get(field) for name, field in DATA_FIELDS.items()}
+    return [
+        f"{name} data: {before[name]} -> {now[name]}"
+        for name in DATA_FIELDS
+        if before[name] is not None and before[name] != now[name]
+    ]
 
 
 def earlier_curves(state: Run) -> Curves:
@@ -293,7 +302,8 @@ def _write_outputs(state: Run) -> None:
             state.epoch,
             file,
             partial_losses=state.partial_losses,
-            data=state.data,
+            data=state.data["training"],
+            valid_data=state.data["validation"],
             epoch_files=state.epoch_files,
             num_processes=parallel.current().size,
         )
