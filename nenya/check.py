@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from nenya.console import show_log
+from nenya.data.datasets import open_loaders
 from nenya.data.loaders import ViewLoader
 from nenya.errors import OptionError
 from nenya.machine.device import choose_device, choose_precision
 from nenya.machine.memory import free_memory
 from nenya.models import build_model
 from nenya.params import Params, complete_options
-from nenya.train import open_loaders
 from nenya.training import events
 from nenya.training.checkpoint import LAST, PREVIOUS, checkpoints, epoch_file
 from nenya.training.curves import picture_file

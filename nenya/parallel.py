@@ -8,6 +8,7 @@ and small objects.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -29,6 +30,7 @@ from nenya.errors import NenyaError, OptionError, OtherProcessError
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 #: How long a process waits for another that neither answers nor ends; at the start, and later. With gloo one that ends
 #: is noticed at once; with NCCL a process may wait on, and it is the launcher that ends it.
@@ -263,6 +265,16 @@ def together(work: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     raise NenyaError(f"process {first} of {ranks.size}: {failures[first]}")
+
+
+def rank_zero(work: Callable[P, None]) -> Callable[P, None]:
+    """Decorate what rank 0 does for all: the others wait until it is done, and fail if it fails."""
+
+    @functools.wraps(work)
+    def for_all(*args: P.args, **kwargs: P.kwargs) -> None:
+        together(lambda: work(*args, **kwargs) if current().first else None)
+
+    return for_all
 
 
 def share_objects(mine: T) -> list[T]:

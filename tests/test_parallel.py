@@ -114,6 +114,7 @@ def compute(rank, folder, images_file):
         results["any"] = parallel.any_of(rank == 1, False)
         results["objects"] = parallel.share_objects({"rank": rank})
         results["first"] = parallel.from_first(f"from {rank}")
+        results["rank zero"] = rank_zero_of(rank)
     torch.save(results, f"{folder}/{ranks.size}_{rank}.pt")
 
 
@@ -130,6 +131,24 @@ def errors_of(rank):
     except NenyaError as error:
         return type(error).__name__, str(error)
     return None
+
+
+def rank_zero_of(rank):
+    """Where work for rank 0 is done, and what all raise when it fails."""
+    done = []
+
+    @parallel.rank_zero
+    def work(*, fail):
+        done.append(rank)
+        if fail:
+            raise DataError("no room")
+
+    work(fail=False)
+    try:
+        work(fail=True)
+    except NenyaError as error:
+        return done, type(error).__name__, str(error)
+    return done, None, None
 
 
 def buffers_of(rank):
@@ -191,6 +210,13 @@ def test_an_error_in_one_process_is_an_error_in_all(many):
     names = [found["errors"][0] for found in many]
     assert names == ["NenyaError"] + ["OtherProcessError"] * (len(many) - 1)
     assert many[0]["errors"][1] == f"process 1 of {len(many)}: the file is gone"
+
+
+def test_work_for_rank_zero_is_done_there_alone_and_fails_in_all(many):
+    size = len(many)
+    assert many[0]["rank zero"] == ([0, 0], "DataError", "no room")
+    for found in many[1:]:
+        assert found["rank zero"] == ([], "OtherProcessError", f"process 0 of {size}: no room")
 
 
 def test_what_processes_exchange(many):

@@ -16,9 +16,10 @@ from nenya.demo.flow import REGIMES
 from nenya.demo.ocean import write_ocean
 from nenya.files import atomic_write
 from nenya.params import Params
-from nenya.train import Run, run
+from nenya.train import run
 from nenya.training.curves import picture_file
 from nenya.training.features import encode_cutouts, knn_accuracy, nearest, pixel_accuracy, pixel_features
+from nenya.training.session import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

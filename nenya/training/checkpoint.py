@@ -71,6 +71,7 @@ def write_checkpoint(
     *,
     partial_losses: Sequence[float] = (),
     data: str | None = None,
+    valid_data: str | None = None,
     epoch_files: Sequence[str] = (),
     num_processes: int = 1,
 ) -> None:
@@ -87,6 +88,7 @@ def write_checkpoint(
         file: Where to.
         partial_losses: Losses of the batches done of the epoch after `epoch`.
         data: What tells the training data from others.
+        valid_data: What tells the validation data from others; "none" for a run without.
         epoch_files: Names of the checkpoints of single epochs that the run has written and kept.
         num_processes: How many trained together.
 
@@ -101,6 +103,7 @@ def write_checkpoint(
         "partial_losses": list(partial_losses),
         "random_state": torch.get_rng_state(),
         "data": data,
+        "valid_data": valid_data,
         "epoch_files": list(epoch_files),
         "num_processes": num_processes,
         "nenya_version": nenya.__version__,

@@ -81,7 +81,7 @@ class Curves:
         return Curves(self.train.until(epoch), self.valid.until(epoch), health)
 
     def save(self, folder: str | os.PathLike[str], name: str) -> None:
-        """Write the files and the picture, each whole or not at all.
+        """Write the files and the picture, each whole or not at all; nothing where nothing is recorded.
 
         Args:
             folder: The model folder.
@@ -90,6 +90,8 @@ class Curves:
         Raises:
             NenyaError: They cannot be written.
         """
+        if not (self.train.epochs or self.health):
+            return
         for part, series in (("train", self.train), ("valid", self.valid)):
             if series.epochs:
                 _write_series(_file(folder, name, f"losses_{part}"), part, series)

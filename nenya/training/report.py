@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from nenya import parallel
 from nenya.data.augment import Views
 from nenya.data.loaders import ViewLoader
 from nenya.machine.device import choose_precision, describe
+from nenya.machine.memory import peak_memory
 from nenya.params import Params
 from nenya.training.health import Health
 from nenya.training.ledger import Pass
@@ -129,3 +131,24 @@ def describe_health(health: Health) -> str:
         f"chance {health.chance_top1:.4f}), effective rank {health.effective_rank:.1f}, spread {health.spread:.2f}, "
         f"alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"
     )
+
+
+def describe_end(epochs: int, health: Mapping[int, Health], seconds: float, device: torch.device) -> list[str]:
+    """Say how a run ended: duration, what the features have become, memory.
+
+    Args:
+        epochs: Epochs that are complete.
+        health: Epoch -> health of the features; epoch 0 is the untrained network.
+        seconds: Duration.
+        device: Where it ran.
+
+    Returns:
+        Lines.
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    lines = [f"done after {minutes}:{rest:02d}; epochs: {epochs}"]
+    before, after = health.get(0), health.get(epochs)
+    if before is not None and after is not None:
+        change = f"{before.retrieval_top1:.3f} untrained -> {after.retrieval_top1:.3f} trained"
+        lines.append(f"  view retrieval {change}, chance {after.chance_top1:.4f}")
+    return [*lines, f"  memory  {peak_memory(device)} at most"]
