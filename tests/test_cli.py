@@ -9,7 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
+from nenya import demo
 from nenya.cli import main
 
 
@@ -245,3 +247,13 @@ def test_the_demo_leaves_what_it_says(tmp_path, monkeypatch, nenya):
     assert len(paths) == 5
     for path in paths:
         assert os.path.getsize(path) > 100
+
+
+def test_the_demos_neighbours_are_other_cutouts_even_where_one_is_there_twice():
+    features = torch.eye(8)
+    features[5] = features[2]
+    found = demo._neighbours_of(np.array([2, 5, 0]), features)
+    assert found.shape == (3, demo.NEIGHBOURS)
+    assert found[0, 0] == 5
+    assert found[1, 0] == 2
+    assert 0 not in found[2]

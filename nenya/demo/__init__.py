@@ -114,11 +114,7 @@ def draw_neighbours(path: Path, images: ImageFile, labels: npt.NDArray[np.int64]
     from matplotlib.figure import Figure
 
     queries = np.array([np.flatnonzero(labels == regime)[0] for regime in range(len(REGIMES))])
-    # the nearest of all is the query itself
-    found = [
-        nearest(features[queries], features, NEIGHBOURS + 1)[:, 1:].numpy()
-        for features in (learned, pixel_features(images))
-    ]
+    found = [_neighbours_of(queries, features) for features in (learned, pixel_features(images))]
     figure = Figure(figsize=(13, 6.4), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.96))  # type: ignore[union-attr, call-arg]
     FigureCanvasAgg(figure)
@@ -140,6 +136,13 @@ def draw_neighbours(path: Path, images: ImageFile, labels: npt.NDArray[np.int64]
         heading.set_in_layout(False)  # wider than its column
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=80)
+
+
+def _neighbours_of(rows: npt.NDArray[np.int64], features: Tensor) -> npt.NDArray[np.int64]:
+    """The nearest other cutouts of some: [M, NEIGHBOURS]."""
+    found = nearest(features[rows], features, NEIGHBOURS + 1).numpy()
+    # A cutout is mostly the nearest to itself, but one with the same features can come before it.
+    return np.array([others[others != row][:NEIGHBOURS] for row, others in zip(rows, found, strict=True)])
 
 
 def _show(axis: Axes, cutout: npt.NDArray[np.float32]) -> None:
