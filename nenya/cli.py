@@ -109,7 +109,7 @@ def options(
     - `nenya options`
     - `nenya options random_jitter temp`
     """
-    from nenya.reference import as_markdown, as_text
+    from nenya.options.reference import as_markdown, as_text
 
     typer.echo(as_markdown() if markdown else as_text(names or ()), nl=False)
 
@@ -195,7 +195,7 @@ def _run(arguments: list[str]) -> int:
 
 def _options(path: Path, settings: list[str] | None) -> Params:
     from nenya.console import show_log
-    from nenya.options_file import parse_assignments
+    from nenya.options.reading import parse_assignments
     from nenya.params import Params
 
     show_log()

@@ -12,7 +12,7 @@ from typing import Any
 from nenya.errors import OptionError
 from nenya.files import atomic_write
 from nenya.options import ALIASES, WARM_BATCH_SIZE, Options, nearest
-from nenya.options_file import read_json
+from nenya.options.reading import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from examples import accumulation, communication
 from nenya.cli import app
 from nenya.launch import GRACE
 from nenya.options import table
-from nenya.options_file import parse_assignments
+from nenya.options.reading import parse_assignments
 from nenya.params import Params
 from nenya.train import TO_BE_CONTINUED
 from nenya.training.checkpoint import read_checkpoint

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from nenya.errors import OptionError
 from nenya.options import ALIASES, Options, output_root, table
-from nenya.options_file import parse_assignments
+from nenya.options.reading import parse_assignments
+from nenya.options.reference import as_markdown, as_text
 from nenya.params import Params, complete_options, option_preprocess
-from nenya.reference import as_markdown, as_text
 
 PAGE_BLOCK = """{
   "ssl_method": "SimCLR",     // Training method (SimCLR or SupCon)

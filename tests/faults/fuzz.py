@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from nenya.options import ALIASES, table
-from nenya.options_file import read_json
+from nenya.options.reading import read_json
 from tests.conftest import _cutouts
 from tests.faults.harness import DONE, USER_MISTAKE, Ended, Record, Shop, in_child, recording
 

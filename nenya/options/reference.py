@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from nenya.errors import OptionError
-from nenya.options import ALIASES, nearest, table
+from nenya.options.messages import nearest, table
+from nenya.options.old_names import ALIASES
 
 
 def as_text(names: Iterable[str] = (), width: int = 100) -> str:
@@ -49,7 +50,7 @@ def as_markdown() -> str:
     lines = [
         "# Options",
         "",
-        "<!-- Made by `make docs` from nenya/options.py; edit the table there. -->",
+        "<!-- Made by `make docs` from nenya/options/fields.py; edit the table there. -->",
         "",
         "Every option has a default, so that a file which names only `images_file` trains. `//` comments and trailing",
         "commas are allowed. All mistakes in a file are reported at once. `nenya options NAME` shows one in the",
