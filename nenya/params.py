@@ -11,7 +11,7 @@ from typing import Any
 
 from nenya.errors import OptionError
 from nenya.files import atomic_write
-from nenya.options import ALIASES, WARM_BATCH_SIZE, Options, nearest
+from nenya.options import ALIASES, IGNORED, WARM_BATCH_SIZE, Options, nearest
 from nenya.options.reading import read_json
 
 logger = logging.getLogger(__name__)
@@ -102,13 +102,18 @@ class Params:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("_"):  # copy and pickle ask for these before there are options
             raise AttributeError(name)
+        if name in self._options.unread or name in IGNORED:
+            return self._options.unread.get(name)
         target = ALIASES.get(name, (name,))[0]
         if target not in Options.model_fields:
             raise AttributeError(f"no option {name!r}{nearest(name, Options.model_fields)}")
         return getattr(self._options, target)
 
     def __setattr__(self, name: str, value: object) -> None:
+        known = self._options.unread.keys()
         self._options.assign(name, value)
+        if name not in known and name in self._options.unread and name not in IGNORED:
+            logger.warning("%s is not an option: kept, without effect", name)
 
     def __getstate__(self) -> Options:
         return self._options

@@ -26,7 +26,7 @@ from nenya.data.loaders import ViewLoader, nenya_loader
 from nenya.errors import TO_BE_CONTINUED, CollapseError, DataError, NonFiniteLossError, OptionError
 from nenya.files import set_aside, sole_writer, sweep
 from nenya.models.resnet_big import SupConResNet
-from nenya.options import DERIVED, HARMLESS, nearest
+from nenya.options import DERIVED, HARMLESS, Options, nearest
 from nenya.params import Params, complete_options, option_preprocess
 from nenya.training import curves as curve_files
 from nenya.training import events
@@ -376,7 +376,7 @@ def changed_options(before: dict[str, Any], opt: Params) -> list[str]:
     return [
         f"{name} {before[name]!r} -> {value!r}"
         for name, value in opt.dict.items()
-        if name in before and before[name] != value and name not in harmless
+        if name in Options.model_fields and name in before and before[name] != value and name not in harmless
     ]
 
 

@@ -14,11 +14,25 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
 
 from nenya.options.fields import Fields
-from nenya.options.old_names import ALIASES
+from nenya.options.old_names import ALIASES, IGNORED
 from nenya.options.values import cut, shown
 
 #: A message names so many problems; a file with more of them is not a file of options.
 MOST_SHOWN = 40
+
+#: So similar to an option's name, from 0 to 1 (`difflib`), another one is taken for a slip of the pen.
+NEAR = 0.75
+
+#: What other programs call an option: too far from its name to be taken for a slip, and never meant otherwise.
+ELSEWHERE = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "bsz": "batch_size",
+    "temperature": "temp",
+    "arch": "ssl_model",
+    "backbone": "ssl_model",
+}
 
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 _BOUNDS = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
@@ -28,6 +42,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the nearest known name, or an empty string where none is near."""
     match = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     return f"; did you mean {match[0]}?" if match else ""
+
+
+def unknown_names(names: Iterable[str]) -> dict[str, str]:
+    """What is wrong with names that are no options: those that look like misspelt ones; all where there are many."""
+    unknown = [name for name in names if not (name in Fields.model_fields or name in ALIASES or name in IGNORED)]
+    if len(unknown) > MOST_SHOWN:
+        return dict.fromkeys(unknown, "not an option")
+    known = {name.lower(): name for name in (*Fields.model_fields, *ALIASES)} | ELSEWHERE
+    near = {name: difflib.get_close_matches(name.lower(), known, n=1, cutoff=NEAR) for name in unknown}
+    return {name: f"not an option; did you mean {known[match[0]]}?" for name, match in near.items() if match}
 
 
 def table() -> dict[str, dict[str, str]]:
@@ -81,10 +105,7 @@ def problems_of(error: ValidationError, values: Mapping[str, object]) -> dict[st
     lines: dict[str, str] = {}
     for item in error.errors():
         name = str(item["loc"][0])
-        if item["type"] == "extra_forbidden":
-            hint = nearest(name, [*rows, *ALIASES]) if len(lines) < MOST_SHOWN else ""
-            lines[name] = f"not an option{hint}"
-        elif name not in lines:
+        if name not in lines:
             expected = rows[name]["allowed"]
             lines[name] = f"found {shown(values[name])}, expected {expected}{_suggested(name, values[name])}"
     return lines
