@@ -338,10 +338,10 @@ def go_on(state: Run, *, force: bool = False) -> bool:
     path, checkpoint = found
     changed = changed_options(checkpoint["opt"], state.opt) + changed_data(checkpoint.get("data"), state.data)
     if changed and not force:
-        listed = "\n".join(f"  {change}" for change in changed)
         raise OptionError(
-            f"the options are not those that {path} was trained with, so that the run would not be the one that began:"
-            f"\n{listed}\nGive the old values, or resume with --force, or begin a new run with another trial."
+            f"the options are not those that {path} was trained with, so that the run would not be the one that began:",
+            *(f"  {change}" for change in changed),
+            "Give the old values, or resume with --force, or begin a new run with another trial.",
         )
     restore(state.model, state.optimizer, checkpoint, path)
     state.epoch = checkpoint["epoch"]

@@ -4,8 +4,10 @@ import copy
 import itertools
 import json
 import logging
+import os
 import pickle
 
+import json5
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -211,8 +213,89 @@ def test_a_slip_in_the_json_is_shown_in_its_line(refusal, text, hint):
     assert "^" in message
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (r'{"images_file": "C:\data\new\train.h5"}', r"line 1 has \d"),
+        ('{\n"epochs": 3, // C:\\e\n"data_folder": "D:\\eddies"}', r"line 3 has \e"),
+        (r"{data_folder: 'C:\Users\me'}", r"line 1 has \U"),
+        (r'{"data_folder": "C:\users\me"}', r"line 1 has \u"),
+        (r'{"data_folder": "C:\x64\v1"}', r"line 1 has \x"),
+        (r'{"data_folder": "\\server\share"}', r"line 1 has \s"),
+        (r'{"note": "C:\data"}', r"line 1 has \d"),
+        (r'{"data_folder": "C:\data', r"line 1 has \d"),
+        (r'{"model_root": "results\new\run"}', "control characters"),
+        (r'{"images_file": "\\server\new.h5"}', "control characters"),
+        (r'{"train_key": "a\tb"}', "control characters"),
+        (r'{"trial": "\u001b[31m"}', "control characters"),
+        ('{"data_folder": "C:\\\\data\\", "epochs": 3}', "a backslash before the closing quote"),
+    ],
+)
+def test_backslashes_that_json_takes_for_something_else_are_refused_with_the_way_out(refusal, text, found):
+    message = refusal(text)
+    assert found in message
+    assert r"write / or \\" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"images_file": "C:\\data\\new\\train.h5"}',
+        r'{"images_file": "\u00e9t\u00e9/\"a\".h5"}',
+        r'{"images_file": "a\/b.h5"}',
+        r"{images_file: 'it\'s.h5'}",
+        '{"images_file": "x.h5", /* C:\\data */ // "C:\\data\n}',
+        '{"images_file": "x.h5", "note": "two\\nlines"}',
+    ],
+)
+def test_backslashes_with_a_meaning_are_not_refused(load, text):
+    assert load(text).images_file == json5.loads(text)["images_file"]
+
+
+def test_backslashes_on_the_command_line():
+    assert parse_assignments([r"images_file=C:\data\new.h5"]) == {"images_file": r"C:\data\new.h5"}
+    with pytest.raises(OptionError, match=r"has \\d"):
+        parse_assignments([r'images_file="C:\data\new.h5"'])
+    assert parse_assignments(["note=" + "[" * 5000]) == {"note": "[" * 5000}
+
+
+@pytest.mark.parametrize("name", ["images_file", "data_folder", "dataset", "model_root", "model_name", "trial"])
+def test_a_name_that_the_locale_has_no_characters_for_is_refused(monkeypatch, name):
+    monkeypatch.setattr(os, "fsencode", lambda value: value.encode("ascii"))
+    with pytest.raises(OptionError, match=f"{name}.*in ascii: set PYTHONUTF8=1"):
+        Params.from_dict({name: "modèle"})
+    assert Params.from_dict({"train_key": "modèle", "note": "é"}).train_key == "modèle"
+
+
+OTHER_FILES = {
+    "cutouts.h5": (b"\x89HDF\r\n\x1a\n" + bytes(200_000), "is an HDF5 file. Name it in an options file"),
+    "last.pth": (b"PK\x03\x04" + bytes(200_000), "is a checkpoint, or another zip file"),
+    "old.pth": (b"\x80\x02\x8a\nl\xfc", "is an old checkpoint"),
+    "granule.nc": (b"CDF\x01\0\0", "NetCDF 3"),
+    "granule.hdf": (b"\x0e\x03\x13\x01", "HDF4"),
+    "table.parquet": (b"PAR1\x15", "Parquet"),
+    "opts.json.gz": (b"\x1f\x8b\x08", "compressed by gzip"),
+    "curves.png": (b"\x89PNG\r\n", "is a picture"),
+    "pointer.json": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+    "powershell.json": (b"\xff\xfe" + "{}".encode("utf-16-le"), "save it as UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path, name):
+    content, says = OTHER_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(OptionError) as caught:
+        Params(tmp_path / name)
+    assert says in str(caught.value)
+
+
 def test_paths_that_hold_no_options(tmp_path):
-    with pytest.raises(OptionError, match="is a folder"):
+    with pytest.raises(OptionError, match=r"is a folder; expected a JSON file of options\.$"):
+        Params(tmp_path)
+    for name in ("a.json", "options.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(OptionError, match=r"is a folder.* It holds options\.json, a\.json\."):
         Params(tmp_path)
     with pytest.raises(OptionError, match="no options file"):
         Params(tmp_path / "nowhere.json")

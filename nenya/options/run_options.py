@@ -55,13 +55,13 @@ class Options(Fields):
         """
         present, problems = present_names(values)
         problems |= unknown_names(present)
-        problems |= {name: why for name, value in present.items() if (why := unusable(value))}
+        problems |= {name: why for name, value in present.items() if (why := unusable(name, value))}
         try:
             options = cls.model_validate({name: value for name, value in present.items() if name not in problems})
         except ValidationError as error:
             problems |= problems_of(error, present)
         if problems:
-            raise OptionError(report(problems, where, text))
+            raise OptionError(*report(problems, where, text))
         # A name or folder in a file is one that an earlier run derived and saved if it is what the other options give.
         if options.model_name == run_name(options):
             options._derived.add("model_name")
@@ -74,7 +74,7 @@ class Options(Fields):
         """Return these options with some of them replaced; errors as for `parse`."""
         present, problems = present_names(values)
         if problems:
-            raise OptionError(report(problems, where, text))
+            raise OptionError(*report(problems, where, text))
         before = {name: value for name, value in self.explicit().items() if name not in values}
         merged = type(self).parse({**before, **present}, where, text)
         merged._derived = (merged._derived - present.keys()) | (self._derived - present.keys())
