@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -170,7 +171,7 @@ def option_preprocess(opt: Params) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OptionError(
-            f"cannot create the model folder {folder.absolute()}: {error.strerror}. "
-            "Set model_root to a place that you may write to."
-        ) from error
+        way_out = "Set model_root to a place that you may write to."
+        if error.errno == errno.ENAMETOOLONG:
+            way_out = "Give a shorter model_name, trial or model_root."
+        raise OptionError(f"cannot create the model folder {folder.absolute()}: {error.strerror}. {way_out}") from error

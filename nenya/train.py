@@ -44,6 +44,7 @@ from nenya.training.curves import Curves, load_curves, picture_file
 from nenya.training.epoch import train_epoch, validate
 from nenya.training.gradients import distribute, num_parts
 from nenya.training.health import Health, collapse
+from nenya.training.names import require_names
 from nenya.training.optim import adjust_learning_rate, set_optimizer
 from nenya.training.report import describe_epoch, describe_health, describe_run
 from nenya.training.runtime import (
@@ -174,6 +175,7 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
 def claim_folder(opt: Params, stack: contextlib.ExitStack) -> None:
     """Complete the options and take the model folder for this run, until the stack is left."""
     option_preprocess(opt)
+    require_names(opt)
     if opt.tensorboard:
         events.require_tensorboard()
     if parallel.current().first:

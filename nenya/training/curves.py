@@ -103,6 +103,12 @@ def picture_file(folder: str | os.PathLike[str], name: str) -> Path:
     return _file(folder, name, "curves", ".png")
 
 
+def curve_files(folder: str | os.PathLike[str], name: str) -> list[Path]:
+    """Paths of all files that the curves of a run are written to."""
+    tables = [_file(folder, name, what) for what in ("losses_train", "losses_valid", "health_valid")]
+    return [*tables, picture_file(folder, name)]
+
+
 def _file(folder: str | os.PathLike[str], name: str, what: str, suffix: str = ".h5") -> Path:
     return Path(folder) / FOLDER / f"{name}_{what}{suffix}"
 
