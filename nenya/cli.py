@@ -204,11 +204,23 @@ def _run(arguments: list[str]) -> int:
 
 
 def _finished(arguments: list[str]) -> int:
+    """Run a command; a mistake in the arguments is said as any other is.
+
+    Raises:
+        OptionError: There is one.
+    """
     try:
-        app(arguments)
+        code = app(arguments, prog_name="nenya", standalone_mode=False)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+        code = end.code
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of click, which typer brings along under a name that changes
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help has been shown
+            return USER_MISTAKE
+        command = getattr(getattr(error, "ctx", None), "command_path", "nenya")
+        raise OptionError(f"{error.format_message()} Try `{command} --help`.") from error
+    return code if isinstance(code, int) else 0
 
 
 def _options(path: Path, settings: list[str] | None) -> Params:
