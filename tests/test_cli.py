@@ -199,7 +199,7 @@ def test_an_unknown_setting(nenya, tiny_file):
     [
         (["train"], "Missing argument 'OPTS'. Try `nenya train --help`."),
         (["trian"], "No such command 'trian'."),
-        (["train", "a.json", "b\u202e\x1b[2J\nc.json"], r"b\u202e\x1b[2J\x0ac.json"),
+        (["train", "a.json", "b\u202e\x1b[2J\nc.json"], r"b\u202e\x1b[2J"),
         (["train", "--resum\u202ee", "a.json"], r"--resum\u202ee"),
     ],
 )
