@@ -22,6 +22,7 @@ from nenya.params import Params, complete_options
 from nenya.training import events
 from nenya.training.checkpoint import LAST, PREVIOUS, checkpoints, epoch_file
 from nenya.training.curves import picture_file
+from nenya.training.names import require_names
 from nenya.training.report import describe_run
 from nenya.training.step import Step
 
@@ -46,6 +47,7 @@ def check_run(opt: Params) -> list[str]:
     complete_options(opt)
     if opt.tensorboard:
         events.require_tensorboard()
+    require_names(opt)
     _require_writable(Path(opt.model_folder))
     train, valid = open_loaders(opt)
     for loader in (train, valid):
@@ -159,10 +161,6 @@ def _existing(folder: Path) -> Path:
 
 def _require_writable(folder: Path) -> None:
     """Check that the model folder is there and writable, or can be made."""
-    try:
-        folder.exists()
-    except OSError as error:  # a name that no file system has
-        raise OptionError(f"the model folder can't be {str(folder)[:100]}...: {error.strerror}.") from error
     existing = _existing(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise OptionError(

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nenya import __version__
-from nenya.errors import INTERRUPTED, OWN_FAULT, USER_MISTAKE, NenyaError, OptionError, OtherProcessError
+from nenya.errors import (
+    INTERRUPTED,
+    OWN_FAULT,
+    READER_GONE,
+    USER_MISTAKE,
+    NenyaError,
+    OptionError,
+    OtherProcessError,
+)
+from nenya.stdout import ReaderGoneError, complain, guarded_output, let_go, say
 
 if TYPE_CHECKING:
     from nenya.params import Params
@@ -94,7 +103,7 @@ def check(options_file: OptionsFile, settings: Settings = None) -> None:
     from nenya.check import check_run
 
     for line in check_run(_options(options_file, settings)):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -111,7 +120,8 @@ def options(
     """
     from nenya.options.reference import as_markdown, as_text
 
-    typer.echo(as_markdown() if markdown else as_text(names or ()), nl=False)
+    for line in (as_markdown() if markdown else as_text(names or ())).splitlines():
+        say(line)
 
 
 @app.command()
@@ -121,7 +131,7 @@ def plot(
     """Draw the learning curves of a run again, also of one that is still running."""
     from nenya.training.curves import redraw
 
-    typer.echo(str(redraw(model_folder)))
+    say(str(redraw(model_folder)))
 
 
 @app.command()
@@ -135,7 +145,7 @@ def demo(
     from nenya.demo import run_demo
 
     for line in run_demo(folder):
-        typer.echo(line)
+        say(line)
 
 
 @app.callback(invoke_without_command=True)
@@ -143,7 +153,7 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
 ) -> None:
     if version:
-        typer.echo(f"nenya {__version__}")
+        say(f"nenya {__version__}")
         raise typer.Exit
 
 
@@ -155,42 +165,62 @@ def main(arguments: list[str] | None = None) -> None:
 
     Raises:
         SystemExit: Always. 0: done; 2: a mistake of the user's, said in one message; 130: stopped by Ctrl-C; 75:
-            stopped by SIGTERM, SIGUSR1 or SIGHUP, to be continued; 1: a fault of the program, or another process was
-            lost.
+            stopped by SIGTERM, SIGUSR1 or SIGHUP, to be continued; 141: nobody reads the output any more; 1: a fault of
+            the program, or another process was lost.
     """
     code = _run(_repeat_set(sys.argv[1:] if arguments is None else arguments))
     folder = os.environ.get("NENYA_EXIT_CODES")  # one of several processes, whose launcher wants to know
     if folder is not None:
         (Path(folder) / str(os.getpid())).write_text(str(code))
+    let_go()
     sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
     """Run a command; the exit code."""
     try:
-        app(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        with guarded_output():
+            return _finished(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ReaderGoneError:
+        return READER_GONE
     except OtherProcessError as error:
         if error.speaks:
-            _complain(str(error))
+            complain(str(error))
         return OWN_FAULT if error.lost else USER_MISTAKE
     except NenyaError as error:
-        _complain(str(error))
+        complain(str(error))
         return USER_MISTAKE
     except Exception as error:
         if _out_of_memory(error):
-            _complain(
+            complain(
                 "out of memory: lower batch_size_train, image_size or feat_dim, or compute each batch in parts "
                 "(micro_batch_size); `nenya check OPTS` estimates the need."
             )
             return USER_MISTAKE
-        traceback.print_exc()
-        _complain("this is a fault of Nenya, not yours: please report it with the lines above.")
+        complain("this is a fault of Nenya, not yours: please report it with the lines above.", traceback.format_exc())
         return OWN_FAULT
-    return 0
+
+
+def _finished(arguments: list[str]) -> int:
+    """Run a command; a mistake in the arguments is said as any other is.
+
+    Raises:
+        OptionError: There is one.
+    """
+    try:
+        code = app(arguments, prog_name="nenya", standalone_mode=False)
+    except SystemExit as end:
+        code = end.code
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of click, which typer brings along under a name that changes
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help has been shown
+            return USER_MISTAKE
+        command = getattr(getattr(error, "ctx", None), "command_path", "nenya")
+        raise OptionError(f"{error.format_message()} Try `{command} --help`.") from error
+    return code if isinstance(code, int) else 0
 
 
 def _options(path: Path, settings: list[str] | None) -> Params:
@@ -215,10 +245,6 @@ def _repeat_set(arguments: list[str]) -> list[str]:
         following = argument == "--set" or (following and "=" in argument)
         repeated.append(argument)
     return repeated
-
-
-def _complain(message: str) -> None:
-    typer.echo(f"nenya: {message}", err=True)
 
 
 def _out_of_memory(error: Exception) -> bool:

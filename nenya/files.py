@@ -32,6 +32,15 @@ _UNFINISHED = "-unfinished-"  # in the names of temporary files, so that they ca
 _TEMPORARY = re.compile(rf"\..+{_UNFINISHED}[a-z0-9_]{{8}}\.(pth|h5|json|png)")  # such a name in full
 
 
+def _temporary_affixes(final: Path) -> tuple[str, str]:
+    return f".{final.stem}{_UNFINISHED}", final.suffix
+
+
+def longest_name(path: str | os.PathLike[str]) -> str:
+    """A name such as a file has while `atomic_write` writes it, which is longer than its own."""
+    return f"{'x' * 8}".join(_temporary_affixes(Path(path)))
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path to write to; on success it becomes ``path``, on failure nothing changes.
@@ -49,7 +58,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.stem}{_UNFINISHED}", suffix=final.suffix)
+        prefix, suffix = _temporary_affixes(final)
+        descriptor, name = tempfile.mkstemp(dir=final.parent, prefix=prefix, suffix=suffix)
         os.close(descriptor)
         temporary = Path(name)
         _copy_mode(final, temporary)

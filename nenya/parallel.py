@@ -60,7 +60,7 @@ class Ranks:
 
 def common(error: NenyaError) -> NenyaError:
     """What to raise for an error that shows in every process alike: itself in rank 0, which says it, for all."""
-    return error if current().first else OtherProcessError(str(error))
+    return error if current().first else OtherProcessError(*error.args)
 
 
 _joined = Ranks()
@@ -175,7 +175,7 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
         clean = True
     except NenyaError as error:
         if not ranks.first and not isinstance(error, OtherProcessError):
-            error.args = (f"process {ranks.rank} of {ranks.size}: {error}",)
+            error.args = (f"process {ranks.rank} of {ranks.size}: {error.args[0]}", *error.args[1:])
         _forget_locals(error)
         raise
     except BaseException as error:
@@ -256,15 +256,16 @@ def together(work: Callable[[], T]) -> T:
         result = work()
     except NenyaError as error:
         failure = error
-    failures = share_objects(None if failure is None else str(failure))
+    failures = share_objects(None if failure is None else failure.args)
     first = next((rank for rank, message in enumerate(failures) if message is not None), None)
     if first is None:
         return result
+    message, *details = failures[first] or ()
     if not ranks.first:
-        raise OtherProcessError(f"process {first} of {ranks.size}: {failures[first]}") from failure
+        raise OtherProcessError(f"process {first} of {ranks.size}: {message}", *details) from failure
     if failure is not None:
         raise failure
-    raise NenyaError(f"process {first} of {ranks.size}: {failures[first]}")
+    raise NenyaError(f"process {first} of {ranks.size}: {message}", *details)
 
 
 def rank_zero(work: Callable[P, None]) -> Callable[P, None]:

@@ -23,6 +23,7 @@ from nenya.training.checkpoint import LAST
 from nenya.training.curves import picture_file
 from nenya.training.epoch import train_epoch
 from nenya.training.health import collapse
+from nenya.training.names import require_names
 from nenya.training.optim import Schedule, adjust_learning_rate, set_optimizer
 from nenya.training.report import describe_end, describe_epoch, describe_health, describe_run
 from nenya.training.session import (
@@ -87,7 +88,7 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
         ranks = stack.enter_context(parallel.join(opt.cuda_use))
         if not ranks.first:
             silence()
-        parallel.together(lambda: option_preprocess(opt))
+        parallel.together(lambda: complete(opt))
         claim_folder(opt, stack)
         state = parallel.together(lambda: prepare(opt, max_batches=DEBUG_BATCHES if debug else None))
         require_same_work(state)
@@ -113,6 +114,12 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
         if state.curves.train.epochs:
             logger.info("  curves  %s", picture_file(state.folder, state.opt.model_name))
     return state
+
+
+def complete(opt: Params) -> None:
+    """Complete the options, and see that every file of the run can have its name."""
+    option_preprocess(opt)
+    require_names(opt)
 
 
 def shorten(opt: Params) -> None:

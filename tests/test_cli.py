@@ -196,6 +196,32 @@ def test_an_unknown_setting(nenya, tiny_file):
     refused(nenya("options", "tmep"), "did you mean temp?")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train"], "Missing argument 'OPTS'. Try `nenya train --help`."),
+        (["trian"], "No such command 'trian'."),
+        (["train", "a.json", "b\u202e\x1b[2J\nc.json"], r"b\u202e\x1b[2J"),
+        (["train", "--resum\u202ee", "a.json"], r"--resum\u202ee"),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_line(capsys, arguments, says):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.startswith("nenya: ")
+    assert len(err.splitlines()) == 1
+    assert err.strip().isprintable()
+
+
+def test_without_arguments_the_help_is_shown(nenya):
+    code, out, err = nenya()
+    assert (code, err) == (2, "")
+    assert "Start with" in out
+
+
 def test_a_fault_of_the_program_has_a_traceback_and_exit_code_1(nenya, tiny_file, monkeypatch):
     monkeypatch.setattr("nenya.train.run", lambda *args, **kwargs: 1 / 0)
     code, _, err = nenya("train", tiny_file())

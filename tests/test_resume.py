@@ -298,3 +298,8 @@ def test_a_save_after_a_kill_between_two_files_leaves_no_leftover(tiny):
     keep_previous(done.folder)
     assert (done.folder / PREVIOUS).samefile(done.folder / LAST)
     assert not list(done.folder.glob(".*unfinished*"))
+
+
+def test_what_nothing_reads_may_change(tiny):
+    run(tiny(epochs=1, cosine=False, tbl_file="s3://a", remark="first"))
+    assert run(tiny(epochs=2, cosine=False, tbl_file="s3://b", remark="second"), resume=True).epoch == 2

@@ -6,16 +6,16 @@ them against the table in `fields`; `messages` says what is wrong, `reference` e
 
 from nenya.options.fields import WARM_BATCH_SIZE
 from nenya.options.messages import nearest, table
-from nenya.options.old_names import ALIASES
-from nenya.options.run_options import DERIVED, HARMLESS, Options, historical, output_root
+from nenya.options.old_names import ALIASES, IGNORED
+from nenya.options.run_options import DERIVED, HARMLESS, Options, output_root
 
 __all__ = [
     "ALIASES",
     "DERIVED",
     "HARMLESS",
+    "IGNORED",
     "WARM_BATCH_SIZE",
     "Options",
-    "historical",
     "nearest",
     "output_root",
     "table",

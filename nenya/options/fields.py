@@ -6,7 +6,7 @@ about mistakes are all derived from this table; nothing about an option is writt
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict
@@ -16,14 +16,11 @@ from nenya.options.values import ImageSize, Jitter, Milestones, Name, option
 #: Above this batch size, warm-up is on whatever `warm` says (SupContrast's rule, kept for old option files).
 WARM_BATCH_SIZE = 256
 
-#: The heading of the keys that nothing reads any more.
-HISTORICAL = "Historical"
-
 
 class Fields(BaseModel):
-    """The table: a field an option, in the order of the reference."""
+    """The table: a field an option, in the order of the reference. What is given besides is kept."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", strict=True, validate_assignment=True, allow_inf_nan=False)
 
     # Method
     ssl_method: Literal["SimCLR", "SupCon"] = option(
@@ -276,14 +273,3 @@ class Fields(BaseModel):
         "latents/ for models/.",
         group="Output",
     )
-
-    # Keys of old files that nothing reads any more: kept, so that the files load and save unchanged.
-    sensor: Any = option(None, "Name of the instrument.", group=HISTORICAL)
-    modis_data: Any = option(None, "Selected a loader.", group=HISTORICAL)
-    nenya_data: Any = option(None, "Selected a loader.", group=HISTORICAL)
-    tbl_file: Any = option(None, "Table of the cutouts.", group=HISTORICAL)
-    orig_tbl_file: Any = option(None, "Table of the cutouts.", group=HISTORICAL)
-    nenya_tbl_file: Any = option(None, "Table of the cutouts.", group=HISTORICAL)
-    s3_bucket: Any = option(None, "Where results were copied to.", group=HISTORICAL)
-    s3_outdir: Any = option(None, "Where results were copied to.", group=HISTORICAL)
-    local_outdir: Any = option(None, "Where results were copied to.", group=HISTORICAL)

@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import PrivateAttr, ValidationError
 
 from nenya.errors import OptionError
-from nenya.options.fields import HISTORICAL, WARM_BATCH_SIZE, Fields
-from nenya.options.messages import problems_of, report, table, unusable
-from nenya.options.old_names import ALIASES, without_aliases
+from nenya.options.fields import WARM_BATCH_SIZE, Fields
+from nenya.options.messages import problems_of, report, unknown_names, unusable
+from nenya.options.old_names import ALIASES, IGNORED, present_names
+from nenya.options.values import cut
 
 #: Options that `Options.derive` sets from the others where the user gave none.
 DERIVED = ("model_name", "model_folder", "latents_folder")
@@ -39,6 +40,8 @@ class Options(Fields):
     def parse(cls, values: Mapping[str, object], where: str = "options", text: str = "") -> Options:
         """Validate option values.
 
+        A name that is no option is kept, unless it looks like a misspelt one.
+
         Args:
             values: Option names and values, aliases allowed.
             where: What to call their source in a message.
@@ -50,15 +53,15 @@ class Options(Fields):
         Raises:
             OptionError: With every problem, its line where it is known, what was found and what is allowed.
         """
-        canonical, problems = without_aliases(values)
-        impossible = {name: why for name, value in canonical.items() if (why := unusable(value))}
-        problems |= impossible
+        present, problems = present_names(values)
+        problems |= unknown_names(present)
+        problems |= {name: why for name, value in present.items() if (why := unusable(name, value))}
         try:
-            options = cls.model_validate({name: value for name, value in canonical.items() if name not in impossible})
+            options = cls.model_validate({name: value for name, value in present.items() if name not in problems})
         except ValidationError as error:
-            problems |= problems_of(error, canonical)
+            problems |= problems_of(error, present)
         if problems:
-            raise OptionError(report(problems, where, text))
+            raise OptionError(*report(problems, where, text))
         # A name or folder in a file is one that an earlier run derived and saved if it is what the other options give.
         if options.model_name == run_name(options):
             options._derived.add("model_name")
@@ -69,11 +72,12 @@ class Options(Fields):
 
     def merge(self, values: Mapping[str, object], where: str = "options", text: str = "") -> Options:
         """Return these options with some of them replaced; errors as for `parse`."""
-        canonical, problems = without_aliases(values)
+        present, problems = present_names(values)
         if problems:
-            raise OptionError(report(problems, where, text))
-        merged = type(self).parse({**self.explicit(), **canonical}, where, text)
-        merged._derived = (merged._derived - canonical.keys()) | (self._derived - canonical.keys())
+            raise OptionError(*report(problems, where, text))
+        before = {name: value for name, value in self.explicit().items() if name not in values}
+        merged = type(self).parse({**before, **present}, where, text)
+        merged._derived = (merged._derived - present.keys()) | (self._derived - present.keys())
         return merged
 
     def assign(self, name: str, value: object) -> None:
@@ -84,23 +88,29 @@ class Options(Fields):
         """
         merged = self.merge({name: value}, where=f"opt.{name}")
         for target in ALIASES.get(name, (name,)):
-            self.__dict__[target] = getattr(merged, target)
+            if target in type(self).model_fields:
+                self.__dict__[target] = getattr(merged, target)
             self.__pydantic_fields_set__.add(target)
             self._derived.discard(target)
+        self.__pydantic_extra__ = merged.__pydantic_extra__
 
     def explicit(self) -> dict[str, Any]:
         """The options that were given or derived, by name."""
         return self.model_dump(exclude_unset=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """All options as plain JSON types; historical keys only where they were given."""
-        absent = {name for name in historical() if name not in self.model_fields_set}
-        dumped: dict[str, Any] = json.loads(self.model_dump_json(exclude=absent))
+        """All options as plain JSON types, and what else was given."""
+        dumped: dict[str, Any] = json.loads(self.model_dump_json())
         return dumped
+
+    @property
+    def unread(self) -> dict[str, Any]:
+        """What was given under names that are no options, or that gave way to others."""
+        return self.__pydantic_extra__ or {}
 
     def without_effect(self) -> list[str]:
         """Options that were given but change nothing, each with the reason."""
-        idle = {name: "not read by this version" for name in historical() if name in self.model_fields_set}
+        idle: dict[str, str] = {}
         if self.cosine:
             idle["lr_decay_epochs"] = "cosine is on"
         if self.ssl_method == "SimCLR":
@@ -110,7 +120,8 @@ class Options(Fields):
         if not self.warms_up:
             idle |= dict.fromkeys(("warm_epochs", "warmup_from"), "no warm-up")
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        named = [f"{name} ({why})" for name, why in idle.items() if getattr(self, name) != defaults[name]]
+        named = [f"{cut(name)} ({_why_unread(name)})" for name in self.unread]
+        named += [f"{name} ({why})" for name, why in idle.items() if getattr(self, name) != defaults[name]]
         if not self.cosine and self.lr_decay_epochs[0] >= self.epochs:
             named.append(f"lr_decay_epochs (the first, {self.lr_decay_epochs[0]}, is not within {self.epochs} epochs)")
         return named
@@ -186,6 +197,7 @@ def _latents_root(root: str) -> str:
     return str(Path(*parts[:last], "latents", *parts[last + 1 :]))
 
 
-def historical() -> list[str]:
-    """Names of the keys of old files that are accepted and kept but that nothing reads."""
-    return [name for name, row in table().items() if row["group"] == HISTORICAL]
+def _why_unread(name: str) -> str:
+    if name in ALIASES:
+        return f"{' and '.join(ALIASES[name])} given too"
+    return "not read by this version" if name in IGNORED else "not an option"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from typing import Annotated, Any
@@ -72,7 +73,7 @@ ImageSize = Annotated[Pixels | tuple[Pixels, Pixels] | None, BeforeValidator(_si
 
 def shown(value: object) -> str:
     """A value as it would stand in the file, shortened."""
-    for write in (json.dumps, repr):
+    for write in (functools.partial(json.dumps, ensure_ascii=False), repr):
         with contextlib.suppress(TypeError, ValueError):  # Python writes out no number of more than 4300 digits
             return cut(write(value))
     return f"a {type(value).__name__} too large to show"

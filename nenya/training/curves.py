@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from nenya.errors import DataError
-from nenya.files import atomic_hdf5, atomic_write
+from nenya.drawing import attempt, picture
+from nenya.errors import DataError, printable
+from nenya.files import atomic_hdf5
 from nenya.training.health import Health
 from nenya.training.ledger import Pass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FOLDER = "learning_curve"
 _HEALTH_FIELDS = tuple(field.name for field in dataclasses.fields(Health))
@@ -87,6 +89,8 @@ class Curves:
             folder: The model folder.
             name: The model's name, with which the files' names begin.
 
+        A picture that cannot be drawn is a warning: what it shows is in the files.
+
         Raises:
             NenyaError: They cannot be written.
         """
@@ -97,12 +101,19 @@ class Curves:
                 _write_series(_file(folder, name, f"losses_{part}"), part, series)
         if self.health:
             _write_health(_file(folder, name, "health_valid"), self.health)
-        draw(self, picture_file(folder, name), name)
+        path = picture_file(folder, name)
+        attempt(lambda: draw(self, path, name), path)
 
 
 def picture_file(folder: str | os.PathLike[str], name: str) -> Path:
     """Path of the picture of the curves."""
     return _file(folder, name, "curves", ".png")
+
+
+def curve_files(folder: str | os.PathLike[str], name: str) -> list[Path]:
+    """Paths of all files that the curves of a run are written to."""
+    tables = [_file(folder, name, what) for what in ("losses_train", "losses_valid", "health_valid")]
+    return [*tables, picture_file(folder, name)]
 
 
 def _file(folder: str | os.PathLike[str], name: str, what: str, suffix: str = ".h5") -> Path:
@@ -228,21 +239,22 @@ def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:
         title: Heading.
 
     Raises:
-        NenyaError: The file cannot be written.
+        NenyaError: matplotlib cannot be used, or the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # needs no display
-    from matplotlib.figure import Figure
+    with picture(path, (11, 7.5) if curves.health else (6, 4.2), dpi=110) as figure:
+        _draw_in(figure, curves, title)
+
+
+def _draw_in(figure: Figure, curves: Curves, title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     with_health = len(curves.health) > 0
-    figure = Figure(figsize=(11, 7.5) if with_health else (6, 4.2))
-    FigureCanvasAgg(figure)
     shape = (2, 2) if with_health else (1, 1)
     axes: list[Axes] = list(figure.subplots(*shape, squeeze=False).ravel())
     # fixed margins: matplotlib's layout engines draw everything twice, and this runs after every epoch
     figure.subplots_adjust(left=0.07 if with_health else 0.12, right=0.94, bottom=0.08 if with_health else 0.12)
     figure.subplots_adjust(top=0.93, wspace=0.32, hspace=0.25)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
 
     loss = axes[0]
     steps = np.asarray(curves.train.step_epochs, dtype=float)
@@ -264,8 +276,6 @@ def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:
     for axis in axes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=110)
 
 
 def _draw_health(axes: list[Axes], health: dict[int, Health]) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from nenya.console import console
+from nenya.errors import printable
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +41,15 @@ class EpochProgress:
         self._started = time.perf_counter()
         self._waited = 0.0
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=num_batches, completed=done, figures="")
+        self._task = self._bar.add_task(printable(title), total=num_batches, completed=done, figures="")
 
     def __enter__(self) -> EpochProgress:
         self._bar.start()

@@ -21,7 +21,7 @@ from nenya.data.loaders import ViewLoader
 from nenya.errors import DataError, NonFiniteLossError, OptionError
 from nenya.files import set_aside, sole_writer, sweep
 from nenya.models.resnet_big import SupConResNet
-from nenya.options import DERIVED, HARMLESS
+from nenya.options import DERIVED, HARMLESS, Options
 from nenya.params import Params
 from nenya.training import curves as curve_files
 from nenya.training import events
@@ -185,10 +185,11 @@ def go_on(state: Run, *, force: bool = False) -> bool:
     path, checkpoint = found
     changed = changed_options(checkpoint["opt"], state.opt) + changed_data(checkpoint, state.data)
     if changed and not force:
-        listed = "\n".join(f"  {change}" for change in changed)
         raise OptionError(
             f"options or data are not those that {path} was trained with, so that the run would not be the one that "
-            f"began:\n{listed}\nGive the old ones, or resume with --force, or begin a new run with another trial."
+            "began:",
+            *(f"  {change}" for change in changed),
+            "Give the old ones, or resume with --force, or begin a new run with another trial.",
         )
     restore(state.model, state.optimizer, checkpoint, path)
     state.epoch = checkpoint["epoch"]
@@ -223,7 +224,7 @@ def changed_options(before: dict[str, Any], opt: Params) -> list[str]:
     return [
         f"{name} {before[name]!r} -> {value!r}"
         for name, value in opt.dict.items()
-        if name in before and before[name] != value and name not in harmless
+        if name in Options.model_fields and name in before and before[name] != value and name not in harmless
     ]
 
 
