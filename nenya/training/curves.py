@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from nenya.drawing import attempt, picture
 from nenya.errors import DataError, printable
-from nenya.files import atomic_hdf5
+from nenya.files import atomic_hdf5, sealed_hdf5
 from nenya.training.health import Health
 from nenya.training.ledger import Pass
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDER = "learning_curve"
+_NO_PACKING = {h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SHUFFLE}  # filters that change no dataset's size
 _HEALTH_FIELDS = tuple(field.name for field in dataclasses.fields(Health))
 
 
@@ -133,6 +137,9 @@ def load_curves(folder: str | os.PathLike[str], name: str) -> Curves:
     Raises:
         DataError: A file is damaged.
     """
+    place = Path(folder) / FOLDER
+    if os.path.lexists(place) and not place.is_dir():
+        raise DataError(f"{place} is not a folder; expected the learning curves in it. Move it away.")
     return Curves(
         train=_read_series(_file(folder, name, "losses_train"), "train"),
         valid=_read_series(_file(folder, name, "losses_valid"), "valid"),
@@ -176,32 +183,70 @@ def redraw(folder: str | os.PathLike[str]) -> Path:
 
 
 def _write_series(path: Path, part: str, series: Series) -> None:
-    with atomic_hdf5(path) as file:
-        file.create_dataset(f"loss_{part}", data=np.array(series.loss))
-        file.create_dataset(f"loss_step_{part}", data=np.array(series.loss_step))
-        file.create_dataset(f"loss_avg_{part}", data=np.array(series.loss_avg))
-        file.create_dataset(f"epoch_{part}", data=np.array(series.epochs, dtype=np.int64))
-        file.create_dataset(f"epoch_step_{part}", data=np.array(series.step_epochs, dtype=np.int64))
+    columns = {
+        f"loss_{part}": np.array(series.loss),
+        f"loss_step_{part}": np.array(series.loss_step),
+        f"loss_avg_{part}": np.array(series.loss_avg),
+        f"epoch_{part}": np.array(series.epochs, dtype=np.int64),
+        f"epoch_step_{part}": np.array(series.step_epochs, dtype=np.int64),
+    }
+    _write_columns(path, columns)
 
 
 def _read_series(path: Path, part: str) -> Series:
-    if not path.is_file():
-        return Series()
-    try:
-        with h5py.File(path, "r") as file:
-            loss, loss_step, loss_avg = (_column(file, f"loss{which}_{part}") for which in ("", "_step", "_avg"))
-            numbered = f"epoch_{part}" in file  # files of the historical code do not number the epochs
-            epochs = _column(file, f"epoch_{part}") if numbered else range(1, len(loss) + 1)
-            of_steps = _column(file, f"epoch_step_{part}") if numbered else _spread_evenly(len(loss_step), len(loss))
+    with _reading(path, "learning curves") as file:
+        if file is None:
+            return Series()
+        loss, loss_step, loss_avg = (_column(file, f"loss{which}_{part}") for which in ("", "_step", "_avg"))
+        numbered = f"epoch_{part}" in file  # files of the historical code do not number the epochs
+        epochs = _column(file, f"epoch_{part}") if numbered else range(1, len(loss) + 1)
+        of_steps = _column(file, f"epoch_step_{part}") if numbered else _spread_evenly(len(loss_step), len(loss))
         if len(epochs) != len(loss) or not len(loss_step) == len(loss_avg) == len(of_steps):
             raise ValueError("its datasets have different lengths")
         return Series(list(map(int, epochs)), loss, loss_step, loss_avg, list(map(int, of_steps)))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: the learning curves cannot be read: {error}. Move the file away.") from error
+
+
+def _write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write columns as datasets, each with a checksum, and one over the whole file."""
+    with atomic_hdf5(path, sealed=True) as file:
+        for name, column in columns.items():
+            # HDF5 keeps checksums of chunks; one that is empty has none
+            whole = {"chunks": column.shape, "fletcher32": True} if column.size else {}
+            file.create_dataset(name, data=column, **whole)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, what: str) -> Iterator[h5py.File | None]:
+    """Open a file of columns, None where there is none.
+
+    HDF5 finds that a file is damaged in more ways than its documentation names, so that any failure counts as one.
+    """
+    try:
+        if not os.path.lexists(path):
+            yield None
+            return
+        with sealed_hdf5(path) as file:
+            yield file
+    except Exception as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise DataError(f"{path}: the {what} cannot be read: {reason}. Move the file away.") from error
 
 
 def _column(file: h5py.File, name: str) -> list[float]:
-    column: list[float] = file[name][...].tolist()
+    """The numbers of a dataset [n], if they are all in this file and as they are: so none can ask for much memory."""
+    if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
+        raise ValueError(f"{name} lies in another file")
+    dataset = file[name]
+    if dataset.is_virtual or dataset.external is not None:
+        raise ValueError(f"{name} lies in another file")
+    if dataset.dtype.kind not in "fiu" or dataset.ndim != 1:
+        raise ValueError(f"{name} is {dataset.dtype} of shape {dataset.shape}; expected numbers [n]")
+    pipeline = dataset.id.get_create_plist()
+    if not {pipeline.get_filter(number)[0] for number in range(pipeline.get_nfilters())} <= _NO_PACKING:
+        raise ValueError(f"{name} is compressed; expected numbers as they are")
+    if max(dataset.size, *(dataset.chunks or (0,))) * dataset.dtype.itemsize > file.id.get_filesize():
+        raise ValueError(f"{name} declares {dataset.size} numbers, more than the file holds")
+    column: list[float] = dataset[...].tolist()
     return column
 
 
@@ -211,23 +256,17 @@ def _spread_evenly(num_steps: int, num_epochs: int) -> list[int]:
 
 
 def _write_health(path: Path, health: dict[int, Health]) -> None:
-    with atomic_hdf5(path) as file:
-        file.create_dataset("epoch", data=np.array(list(health), dtype=np.int64))
-        for name in _HEALTH_FIELDS:
-            file.create_dataset(name, data=np.array([getattr(figures, name) for figures in health.values()]))
+    columns = {name: np.array([getattr(figures, name) for figures in health.values()]) for name in _HEALTH_FIELDS}
+    _write_columns(path, {"epoch": np.array(list(health), dtype=np.int64), **columns})
 
 
 def _read_health(path: Path) -> dict[int, Health]:
-    if not path.is_file():
-        return {}
-    try:
-        with h5py.File(path, "r") as file:
-            columns = [_column(file, name) for name in _HEALTH_FIELDS]
-            epochs = _column(file, "epoch")
-        rows = zip(epochs, zip(*columns, strict=True), strict=True)
+    with _reading(path, "health figures") as file:
+        if file is None:
+            return {}
+        columns = [_column(file, name) for name in _HEALTH_FIELDS]
+        rows = zip(_column(file, "epoch"), zip(*columns, strict=True), strict=True)
         return {int(epoch): Health(*row) for epoch, row in rows}
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: the health figures cannot be read: {error}. Move the file away.") from error
 
 
 def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:
