@@ -213,49 +213,6 @@ def test_a_single_process_exchanges_with_itself():
     assert parallel.common(error) is error
 
 
-TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-SRUN = {
-    "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "123456",
-    "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "gpu[007-008]",
-}  # fmt: skip
-
-
-def test_the_place_is_read_from_torchrun_and_from_srun():
-    assert parallel.place_from_environment({}) == (parallel.Ranks(), {})
-    assert parallel.place_from_environment(TORCHRUN) == (parallel.Ranks(2, 4, 0), {})
-    ranks, more = parallel.place_from_environment(SRUN)
-    assert ranks == parallel.Ranks(5, 8, 1)
-    assert more["MASTER_ADDR"] == "gpu007"
-    assert 1024 < int(more["MASTER_PORT"]) < 65536
-
-
-def test_a_slurm_batch_script_is_one_process_whatever_its_job_has():
-    batch = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "a[1-2]"}
-    assert parallel.place_from_environment(batch)[0] == parallel.Ranks()
-
-
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR and MASTER_PORT"),
-        (TORCHRUN | {"RANK": "4"}, "there are 4"),
-        (TORCHRUN | {"RANK": "x"}, "whole number"),
-        (SRUN | {"SLURM_STEP_NODELIST": ""}, "node list"),
-    ],
-)
-def test_an_environment_that_makes_no_sense_is_refused(environment, message):
-    with pytest.raises(OptionError, match=message):
-        parallel.place_from_environment(environment)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [("n1", "n1"), ("n1,n2", "n1"), ("n[03-05,9],m", "n03"), ("n[7,9]-ib", "n7-ib"), ("a.b.c", "a.b.c")],
-)
-def test_the_first_node_of_a_slurm_list(nodes, first):
-    assert parallel.first_node(nodes) == first
-
-
 @pytest.mark.parametrize(
     ("text", "lost"),
     [
@@ -332,12 +289,24 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny, caplog):
     assert state_of(more)["epoch"] == 3
 
 
-def train_apart(rank, options):
-    run(options[rank])
+def refused(rank, options, folders):
+    """Train with options and in a folder of the process's own; every process learns that the work is not the same."""
+    os.chdir(folders[rank])
+    with pytest.raises(OptionError if rank == 0 else OtherProcessError, match="same options and data"):
+        run(options[rank])
 
 
-def test_processes_with_other_options_are_refused(tiny):
-    assert in_processes(2, train_apart, [tiny(temp=0.1), tiny(temp=0.2)]) == [1, 1]
+def test_processes_with_other_options_are_refused(tiny, tmp_path):
+    assert in_processes(2, refused, [tiny(temp=0.1), tiny(temp=0.2)], 2 * [tmp_path]) == [0, 0]
+
+
+def test_processes_with_other_data_under_the_same_name_are_refused(tiny, cutouts, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for seed, folder in enumerate(folders):
+        folder.mkdir()
+        with h5py.File(folder / "own.h5", "w") as file:
+            file["train"] = cutouts(24, 16, seed)
+    assert in_processes(2, refused, 2 * [tiny(images_file="own.h5")], folders) == [0, 0]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_all(tiny):
