@@ -72,7 +72,7 @@ def train(
     ranks = place_from_environment()[0]
     if processes > 1 and ranks.size > 1:
         raise OptionError(
-            "--nproc is given, but torchrun or srun has started several processes already: use one of them."
+            "--nproc is given, but torchrun, srun or mpirun has started several processes already: use one of them."
         )
     if debug and resume:
         raise OptionError("a debug run has nothing to resume: give either --debug or --resume.")
