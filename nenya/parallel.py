@@ -2,8 +2,7 @@
 
 One process is the ordinary case, in which everything here costs nothing. Several are started by
 ``nenya train --nproc``, ``torchrun`` or ``srun``; each has a rank (`nenya.place`). They find each other
-(`nenya.rendezvous`), and then exchange embeddings (`gather`), sums (`total`)
-and small objects.
+(`nenya.rendezvous`), and then exchange embeddings (`all_gather`), sums (`all_reduce_sum`) and small objects.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ def _require_own_gpu() -> None:
         OptionError: Some do.
     """
     gpu = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-    everyone = share_objects((socket.gethostname(), gpu))
+    everyone = all_gather_objects((socket.gethostname(), gpu))
     if len(set(everyone)) < len(everyone):
         raise common(
             OptionError(
@@ -173,7 +172,7 @@ def together(work: Callable[[], T]) -> T:
         result = work()
     except NenyaError as error:
         failure = error
-    failures = share_objects(None if failure is None else str(failure))
+    failures = all_gather_objects(None if failure is None else str(failure))
     first = next((rank for rank, message in enumerate(failures) if message is not None), None)
     if first is None:
         return result
@@ -184,7 +183,7 @@ def together(work: Callable[[], T]) -> T:
     raise NenyaError(f"process {first} of {ranks.size}: {failures[first]}")
 
 
-def share_objects(mine: T) -> list[T]:
+def all_gather_objects(mine: T) -> list[T]:
     """What every process gives, in the order of ranks. Only ever between the processes of one run."""
     ranks = current()
     if ranks.size == 1:
@@ -194,7 +193,7 @@ def share_objects(mine: T) -> list[T]:
     return everyone
 
 
-def from_first(mine: T) -> T:
+def broadcast_object(mine: T) -> T:
     """What rank 0 gives, in every process."""
     if current().size == 1:
         return mine
@@ -203,7 +202,7 @@ def from_first(mine: T) -> T:
     return box[0]
 
 
-def to_first(mine: T) -> list[T]:
+def gather_objects(mine: T) -> list[T]:
     """What every process gives, in the order of ranks, in rank 0; nothing in the others."""
     ranks = current()
     if ranks.size == 1:
@@ -213,7 +212,7 @@ def to_first(mine: T) -> list[T]:
     return everyone or []
 
 
-def any_of(*flags: bool) -> list[bool]:
+def all_reduce_any(*flags: bool) -> list[bool]:
     """Whether any process has raised each flag."""
     if current().size == 1:
         return list(flags)
@@ -222,7 +221,7 @@ def any_of(*flags: bool) -> list[bool]:
     return [bool(flag) for flag in raised]
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum of every process's tensor, without gradient."""
     if current().size == 1:
         return values
@@ -231,14 +230,14 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def same_buffers(module: torch.nn.Module) -> None:
+def broadcast_buffers(module: torch.nn.Module) -> None:
     """Give every process rank 0's buffers (the running statistics of batch-norm), in place."""
     if current().size > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
 
 
-def gather(mine: Tensor) -> Tensor:
+def all_gather(mine: Tensor) -> Tensor:
     """Join every process's tensor along the first axis; the gradient finds its way back.
 
     Args:
@@ -250,12 +249,12 @@ def gather(mine: Tensor) -> Tensor:
     """
     if current().size == 1:
         return mine
-    gathered: Tensor = _Gather.apply(mine)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _AllGather.apply(mine)  # type: ignore[no-untyped-call]
     return gathered
 
 
-class _Gather(torch.autograd.Function):
-    """`gather`: the backward pass of an all-gather is a reduce-scatter."""
+class _AllGather(torch.autograd.Function):
+    """`all_gather`: the backward pass of an all-gather is a reduce-scatter."""
 
     @staticmethod
     def forward(ctx: Any, mine: Tensor) -> Tensor:  # noqa: ANN401  # torch gives the context no narrower type

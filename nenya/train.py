@@ -194,8 +194,10 @@ def begin(state: Run, *, debug: bool, resume: bool, force: bool) -> None:
 def share_position(state: Run) -> None:
     """Let the other processes begin where the first does; the weights follow when the model is distributed."""
     position = state.epoch, state.partial_losses, state.epoch_files, state.curves
-    state.epoch, state.partial_losses, state.epoch_files, state.curves = parallel.from_first(position)
-    momentum = parallel.from_first(_in_main_memory(state.optimizer.state_dict()) if parallel.current().first else {})
+    state.epoch, state.partial_losses, state.epoch_files, state.curves = parallel.broadcast_object(position)
+    momentum = parallel.broadcast_object(
+        _in_main_memory(state.optimizer.state_dict()) if parallel.current().first else {}
+    )
     if not parallel.current().first:
         state.optimizer.load_state_dict(momentum)
 
@@ -215,7 +217,7 @@ def require_same_work(state: Run) -> None:
     Raises:
         OptionError: They have not.
     """
-    works = parallel.share_objects(json.dumps([state.opt.dict, state.data], sort_keys=True))
+    works = parallel.all_gather_objects(json.dumps([state.opt.dict, state.data], sort_keys=True))
     if len(set(works)) > 1:
         raise parallel.common(
             OptionError(
@@ -413,7 +415,7 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
 
     def pause(step_losses: list[float]) -> bool:
         """Save in mid-epoch when it is time; True if the run is to stop."""
-        stop, due = parallel.any_of(interruption.requested, parallel.current().first and save_is_due(state))
+        stop, due = parallel.all_reduce_any(interruption.requested, parallel.current().first and save_is_due(state))
         if due and not stop and len(step_losses) < len(state.train):
             state.partial_losses = list(step_losses)
             save(state)
@@ -446,7 +448,7 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
         if epoch % opt.valid_freq == 0 or epoch == opt.epochs:
             check_health(state, writer, on_collapse)
         save(state)
-        if epoch < opt.epochs and parallel.any_of(interruption.requested)[0]:
+        if epoch < opt.epochs and parallel.all_reduce_any(interruption.requested)[0]:
             stop_here(state, interruption)
 
 
@@ -464,7 +466,7 @@ def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str
     """
     if state.valid is None:
         return
-    parallel.same_buffers(state.model)  # each process has kept running statistics of its own share
+    parallel.broadcast_buffers(state.model)  # each process has kept running statistics of its own share
     done = validate(state.valid, state.model, state.criterion, state.opt, device=state.device)
     assert done.health is not None  # our models have an encoder
     state.curves.health[state.epoch] = done.health
@@ -500,7 +502,7 @@ def save(state: Run) -> None:
     """
     # running statistics may differ between processes, so all must hear of it
     whole = torch.stack([torch.isfinite(weights).all() for weights in state.model.state_dict().values()]).all()
-    if parallel.any_of(not bool(whole))[0]:
+    if parallel.all_reduce_any(not bool(whole))[0]:
         raise parallel.common(
             NonFiniteLossError(
                 f"the weights are not finite after epoch {state.epoch}: the training diverged in its last batches. "
@@ -559,7 +561,7 @@ def stop_here(state: Run, interruption: Interruption) -> None:
     logger.warning(
         "stopped after %s, saved in %s. To go on: the same command with --resume", where, state.folder / LAST
     )
-    if signal.SIGINT in parallel.share_objects(interruption.signal):
+    if signal.SIGINT in parallel.all_gather_objects(interruption.signal):
         raise KeyboardInterrupt
     raise SystemExit(TO_BE_CONTINUED)
 

@@ -64,11 +64,11 @@ def train_some(images_file, method, parts, dtype):
     for batch in loader:
         optimizer.zero_grad(set_to_none=True)
         share = compute_gradient(network, SupConLoss(temperature=0.5), batch, opt, CPU)
-        losses.append(float(parallel.total(share)))
+        losses.append(float(parallel.all_reduce_sum(share)))
         first = first or {name: weights.grad.clone() for name, weights in model.named_parameters()}
         optimizer.step()
         seen.append((batch.rows, batch.view1, batch.view2))
-    views = parallel.share_objects(seen)
+    views = parallel.all_gather_objects(seen)
     together = [[torch.cat(column) for column in zip(*step, strict=True)] for step in zip(*views, strict=True)]
     return losses, first, copy.deepcopy(model.state_dict()), together
 
@@ -110,9 +110,9 @@ def compute(rank, folder, images_file):
         results = {str(case): train_some(images_file, *case) for case in CASES}
         results["errors"] = errors_of(rank)
         results["buffers"] = buffers_of(rank)
-        results["any"] = parallel.any_of(rank == 1, False)
-        results["objects"] = parallel.share_objects({"rank": rank})
-        results["first"] = parallel.from_first(f"from {rank}")
+        results["any"] = parallel.all_reduce_any(rank == 1, False)
+        results["objects"] = parallel.all_gather_objects({"rank": rank})
+        results["first"] = parallel.broadcast_object(f"from {rank}")
     torch.save(results, f"{folder}/{ranks.size}_{rank}.pt")
 
 
@@ -134,7 +134,7 @@ def errors_of(rank):
 def buffers_of(rank):
     norm = nn.BatchNorm1d(3)
     norm.running_mean.fill_(rank + 5)
-    parallel.same_buffers(norm)
+    parallel.broadcast_buffers(norm)
     return norm.running_mean
 
 
@@ -203,11 +203,11 @@ def test_what_processes_exchange(many):
 def test_a_single_process_exchanges_with_itself():
     z = torch.randn(3, 2)
     assert parallel.current() == parallel.Ranks(0, 1, 0)
-    assert parallel.gather(z) is z
-    assert parallel.total(z) is z
-    assert parallel.share_objects(5) == [5]
-    assert parallel.from_first(5) == 5
-    assert parallel.any_of(True, False) == [True, False]
+    assert parallel.all_gather(z) is z
+    assert parallel.all_reduce_sum(z) is z
+    assert parallel.all_gather_objects(5) == [5]
+    assert parallel.broadcast_object(5) == 5
+    assert parallel.all_reduce_any(True, False) == [True, False]
     assert parallel.together(lambda: 5) == 5
     error = DataError("x")
     assert parallel.common(error) is error

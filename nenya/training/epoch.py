@@ -232,9 +232,9 @@ def validate(
     watch = EpochProgress(title, num_batches, print_freq=None)
     with keeping_memory(device), watch as progress, evaluating(model):
         parallel.together(lambda: pass_over(progress))
-    done = _finished(_merged(parallel.share_objects(losses.counted)), progress)
-    everyone = parallel.to_first(features)
-    done.health = parallel.from_first(_measure(everyone) if parallel.current().first else None)
+    done = _finished(_merged(parallel.all_gather_objects(losses.counted)), progress)
+    everyone = parallel.gather_objects(features)
+    done.health = parallel.broadcast_object(_measure(everyone) if parallel.current().first else None)
     return done
 
 
@@ -339,7 +339,7 @@ class _Losses:
             return
         pending, self._pending = self._pending, []
         stacked = torch.stack([step.loss for step in pending])
-        values = (parallel.total(stacked) if self._shares else stacked).tolist()
+        values = (parallel.all_reduce_sum(stacked) if self._shares else stacked).tolist()
         for value, step in zip(values, pending, strict=True):
             self.note(value, len(step.rows) * (parallel.current().size if self._shares else 1))
             if not math.isfinite(value):
@@ -356,7 +356,7 @@ class _Losses:
         where = "validation" if self._epoch is None else f"epoch {self._epoch}"
         mine = step.rows.tolist()
         mine_broken = [row for row, whole in zip(mine, step.whole.tolist(), strict=True) if not whole]
-        parts = parallel.share_objects((mine, mine_broken)) if self._shares else [(mine, mine_broken)]
+        parts = parallel.all_gather_objects((mine, mine_broken)) if self._shares else [(mine, mine_broken)]
         rows, broken = (list(chain.from_iterable(column)) for column in zip(*parts, strict=True))
         hint = (
             f"The pixels of samples {broken} are not finite: check these cutouts."
