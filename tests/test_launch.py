@@ -240,8 +240,9 @@ pathlib.Path({folder!r}, "ready" + os.environ["RANK"]).write_text(str(os.getpid(
 
 
 @pytest.fixture
-def launched(tmp_path, default_signals):
+def launched(tmp_path, default_signals, monkeypatch):
     """Function: a launcher and the numbers of its two processes, which run some code."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a launcher that is killed leaves its folder
     started = []
 
     def begin(first, last):
@@ -408,7 +409,10 @@ def can_lock(path):
 
 
 @linux
-def test_a_run_listens_on_the_loopback_interface_only_and_does_not_outlive_its_launcher(tiny_file):
+def test_a_run_listens_on_the_loopback_interface_only_and_does_not_outlive_its_launcher(
+    tiny_file, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     options = tiny_file(epochs=500)
     process = start(options)
     read_until(process, r"epoch 1/500: loss")
