@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nenya import __version__
+from nenya import __version__, launch
 from nenya.errors import (
     INTERRUPTED,
     OWN_FAULT,
@@ -65,7 +64,8 @@ def train(
 
     Ctrl-C (exit code 130) and SIGTERM, SIGUSR1 or SIGHUP (75) finish the step, save, and say how to go on; a second
     Ctrl-C stops at once, without saving. Without --resume, the files of an earlier run in the same folder are moved
-    aside. On several machines, start it with torchrun or srun (docs/scaling.md).
+    aside. On several machines, start it with torchrun or srun, in a network that you trust (docs/scaling.md). What the
+    processes of --nproc exchange stays on their machine.
 
     For example:
 
@@ -74,20 +74,25 @@ def train(
     - `nenya train opts.json --set epochs=20 --set temp=0.1`
     - `nenya train opts.json --nproc auto`
     """
-    from nenya import launch, parallel
-    from nenya.console import silence
-    from nenya.train import run
+    from nenya.console import silence, silent
+    from nenya.place import place_from_environment
 
     processes = launch.num_processes(nproc)
-    ranks = parallel.place_from_environment()[0]
+    ranks = place_from_environment()[0]
     if processes > 1 and ranks.size > 1:
         raise OptionError(
-            "--nproc is given, but torchrun or srun has started several processes already: use one of them."
+            "--nproc is given, but torchrun, srun or mpirun has started several processes already: use one of them."
         )
+    if debug and resume:
+        raise OptionError("a debug run has nothing to resume: give either --debug or --resume.")
     if processes > 1:
+        with silent():
+            _options(options_file, settings)  # a mistake in them is told here, once
         flags = [f"--{name}" for name, given in (("debug", debug), ("resume", resume), ("force", force)) if given]
         pairs = [text for setting in settings or () for text in ("--set", setting)]
         raise typer.Exit(launch.start(processes, ["train", str(options_file), *flags, *pairs]))
+    from nenya.train import run
+
     if not ranks.first:
         silence()
     run(_options(options_file, settings), debug=debug, resume=resume, force=force)
@@ -168,10 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
             stopped by SIGTERM, SIGUSR1 or SIGHUP, to be continued; 141: nobody reads the output any more; 1: a fault of
             the program, or another process was lost.
     """
+    launch.end_with_launcher()
     code = _run(_repeat_set(sys.argv[1:] if arguments is None else arguments))
-    folder = os.environ.get("NENYA_EXIT_CODES")  # one of several processes, whose launcher wants to know
-    if folder is not None:
-        (Path(folder) / str(os.getpid())).write_text(str(code))
     let_go()
     sys.exit(code)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -17,6 +19,19 @@ def silence() -> None:
     """Say nothing in this process: of several, the first speaks for all."""
     console.quiet = True
     logging.getLogger("nenya").setLevel(logging.CRITICAL + 1)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Say nothing inside: another process says it."""
+    logger = logging.getLogger("nenya")
+    before = console.quiet, logger.level
+    silence()
+    try:
+        yield
+    finally:
+        console.quiet = before[0]
+        logger.setLevel(before[1])
 
 
 def show_log() -> None:

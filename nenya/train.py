@@ -171,7 +171,7 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
 
     def pause(step_losses: list[float]) -> bool:
         """Save in mid-epoch when it is time; True if the run is to stop."""
-        stop, due = parallel.any_of(interruption.requested, parallel.current().first and save_is_due(state))
+        stop, due = parallel.all_reduce_any(interruption.requested, parallel.current().first and save_is_due(state))
         if due and not stop and len(step_losses) < len(state.train):
             state.partial_losses = list(step_losses)
             save(state)
@@ -205,7 +205,7 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
         if epoch % opt.valid_freq == 0 or epoch == opt.epochs:
             check_health(state, writer, on_collapse)
         save(state)
-        if epoch < opt.epochs and parallel.any_of(interruption.requested)[0]:
+        if epoch < opt.epochs and parallel.all_reduce_any(interruption.requested)[0]:
             stop_here(state, interruption)
 
 
@@ -217,7 +217,7 @@ def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str
     """
     if state.valid is None:
         return
-    parallel.same_buffers(state.model)  # each process has kept running statistics of its own share
+    parallel.broadcast_buffers(state.model)  # each process has kept running statistics of its own share
     done = validate(state.valid, state.model, state.criterion, state.step)
     assert done.health is not None  # our models have an encoder
     state.curves.health[state.epoch] = done.health
@@ -257,6 +257,6 @@ def stop_here(state: Run, interruption: Interruption) -> None:
     logger.warning(
         "stopped after %s, saved in %s. To go on: the same command with --resume", where, state.folder / LAST
     )
-    if signal.SIGINT in parallel.share_objects(interruption.signal):
+    if signal.SIGINT in parallel.all_gather_objects(interruption.signal):
         raise KeyboardInterrupt
     raise SystemExit(TO_BE_CONTINUED)

@@ -110,7 +110,7 @@ class Ledger:
             return
         pending, self._pending = self._pending, []
         stacked = torch.stack([step.loss for step in pending])
-        values = (parallel.total(stacked) if self._num_sharing > 1 else stacked).tolist()
+        values = (parallel.all_reduce_sum(stacked) if self._num_sharing > 1 else stacked).tolist()
         for value, step in zip(values, pending, strict=True):
             self.note(value, len(step.rows) * self._num_sharing)
             if not math.isfinite(value):
@@ -147,7 +147,7 @@ class Ledger:
     def _complaint(self, value: float, step: _Pending) -> NenyaError:
         mine = step.rows.tolist()
         mine_broken = [row for row, whole in zip(mine, step.whole.tolist(), strict=True) if not whole]
-        parts = parallel.share_objects((mine, mine_broken)) if self._num_sharing > 1 else [(mine, mine_broken)]
+        parts = parallel.all_gather_objects((mine, mine_broken)) if self._num_sharing > 1 else [(mine, mine_broken)]
         rows, broken = (list(chain.from_iterable(column)) for column in zip(*parts, strict=True))
         hint = (
             f"The pixels of samples {broken} are not finite: check these cutouts."

@@ -108,7 +108,7 @@ def require_same_work(state: Run) -> None:
     Raises:
         OptionError: They have not.
     """
-    works = parallel.share_objects(json.dumps([state.opt.dict, state.data], sort_keys=True))
+    works = parallel.all_gather_objects(json.dumps([state.opt.dict, state.data], sort_keys=True))
     if len(set(works)) > 1:
         raise parallel.common(
             OptionError(
@@ -145,8 +145,10 @@ def _find_position(state: Run, debug: bool, resume: bool, force: bool) -> None:
 def _share_position(state: Run) -> None:
     """Let the other processes begin where the first does; the weights follow when the model is distributed."""
     position = state.epoch, state.partial_losses, state.epoch_files, state.curves
-    state.epoch, state.partial_losses, state.epoch_files, state.curves = parallel.from_first(position)
-    momentum = parallel.from_first(_in_main_memory(state.optimizer.state_dict()) if parallel.current().first else {})
+    state.epoch, state.partial_losses, state.epoch_files, state.curves = parallel.broadcast_object(position)
+    momentum = parallel.broadcast_object(
+        _in_main_memory(state.optimizer.state_dict()) if parallel.current().first else {}
+    )
     if not parallel.current().first:
         state.optimizer.load_state_dict(momentum)
 
@@ -265,7 +267,7 @@ def save(state: Run) -> None:
     """
     # running statistics may differ between processes, so all must hear of it
     whole = torch.stack([torch.isfinite(weights).all() for weights in state.model.state_dict().values()]).all()
-    if parallel.any_of(not bool(whole))[0]:
+    if parallel.all_reduce_any(not bool(whole))[0]:
         raise parallel.common(
             NonFiniteLossError(
                 f"the weights are not finite after epoch {state.epoch}: the training diverged in its last batches. "

@@ -73,9 +73,9 @@ def validate(loader: Loader, model: nn.Module, criterion: nn.Module, step: Step,
     watch = EpochProgress(title, len(source), print_freq=None)
     with step.arithmetic(), keeping_memory(step.device), watch as progress, evaluating(model):
         parallel.together(lambda: pass_over(progress))
-    done = merge(_in_turn(parallel.share_objects(ledger.counted))).finish(progress)
-    everyone = parallel.to_first(features)
-    done.health = parallel.from_first(_measure(everyone) if parallel.current().first else None)
+    done = merge(_in_turn(parallel.all_gather_objects(ledger.counted))).finish(progress)
+    everyone = parallel.gather_objects(features)
+    done.health = parallel.broadcast_object(_measure(everyone) if parallel.current().first else None)
     return done
 
 
