@@ -28,12 +28,16 @@ def test_the_first_ctrl_c_is_a_request_and_a_second_one_later_stops_at_once(monk
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_what_job_systems_send_is_a_request_however_often(number):
-    with Interruption() as interruption:
-        for _ in range(3):
-            os.kill(os.getpid(), number)
-        assert interruption.signal is number
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_what_job_systems_and_closing_terminals_send_is_a_request_however_often(number):
+    before = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore it
+    try:
+        with Interruption() as interruption:
+            for _ in range(3):
+                os.kill(os.getpid(), number)
+            assert interruption.signal is number
+    finally:
+        signal.signal(number, before)
 
 
 def test_outside_the_main_thread_nothing_is_changed():

@@ -42,7 +42,7 @@ def test_the_longest_name_that_is_taken_can_be_written_and_a_longer_one_cannot(t
 
 @pytest.mark.parametrize("start", [check_run, run])
 def test_a_name_that_is_too_long_is_refused_before_anything_is_read(tiny, start, monkeypatch):
-    monkeypatch.setattr("nenya.train.nenya_loader", lambda opt, valid=False: pytest.fail("too late"))
+    monkeypatch.setattr("nenya.data.datasets.nenya_loader", lambda opt, valid=False: pytest.fail("too late"))
     with pytest.raises(OptionError, match="bytes shorter"):
         start(tiny(trial="x" * 160))
     with pytest.raises(OptionError, match="shorter"):
