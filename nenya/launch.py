@@ -17,7 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from nenya.errors import INTERRUPTED, OWN_FAULT, TO_BE_CONTINUED, USER_MISTAKE, OptionError
-from nenya.parallel import num_cores
+from nenya.parallel import num_cores, require_torch
 
 #: The processes finish their step and save after a signal; then they are killed. Seconds.
 GRACE = 120
@@ -61,7 +61,11 @@ def start(processes: int, arguments: Sequence[str]) -> int:
 
     Returns:
         The exit code: 0 if all end with it; else that of the process which knows why.
+
+    Raises:
+        OptionError: torch is too old for several processes.
     """
+    require_torch()
     # Between them the processes use each core once, unless the user says otherwise.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // processes)))
     for name in ("agent.server.api", "multiprocessing.api"):  # the processes speak for themselves

@@ -12,6 +12,7 @@ import torch
 from nenya.errors import OptionError
 from nenya.launch import _exit_code, num_processes
 from nenya.launch import start as start_processes
+from nenya.parallel import join
 from nenya.training.checkpoint import read_checkpoint
 
 
@@ -39,6 +40,17 @@ def test_signals_that_a_system_lacks_are_not_passed_on(monkeypatch):
         monkeypatch.delattr(signal, name)
     start_processes(2, ["train"])
     assert configs[0].signals_to_handle == "SIGTERM,SIGINT"
+
+
+def test_a_torch_that_is_too_old_is_refused_before_anything_starts(monkeypatch):
+    monkeypatch.delattr(torch.distributed, "all_gather_single")
+    monkeypatch.setattr(torch, "__version__", "2.6.0")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(OptionError, match=r"several processes need torch 2\.13 or later, and this is torch 2\.6\.0"):
+        start_processes(2, ["train"])
+    with pytest.raises(OptionError, match=r"torch 2\.13 or later"), join(cuda_use=False):
+        pass
 
 
 @pytest.mark.parametrize(

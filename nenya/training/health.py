@@ -15,6 +15,8 @@ from torch import Tensor
 
 _TILE = 2048  # rows of a similarity matrix in memory at once
 
+_TIE = 1e-12  # cosines in float64 that differ by less are equal up to rounding, which depends on the library
+
 #: Spread below which the directions of the features count as one point. Chen & He 2021 (SimSiam), fig. 2: the same
 #: figure is near 1 in a healthy run and 0 in a collapsed one.
 MIN_SPREAD = 0.01
@@ -103,7 +105,7 @@ def _ranks_of_own(queries: Tensor, gallery: Tensor) -> Tensor:
     for start in range(0, len(queries), _TILE):
         similarity = queries[start : start + _TILE] @ gallery.T
         own = similarity.diagonal(start).unsqueeze(1)
-        ranks.append((similarity >= own).sum(dim=1) - 1)
+        ranks.append((similarity >= own - _TIE).sum(dim=1) - 1)
     return torch.cat(ranks)
 
 

@@ -282,7 +282,8 @@ def test_the_layer_compiles_into_one_graph_with_the_same_gradient():
         layer.weight.grad = None
         function(x).sum().backward()
         gradients.append(layer.weight.grad)
-    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+    exact = hasattr(torch.compiler, "is_exporting")  # before it, compiled layers are torch's own
+    torch.testing.assert_close(*gradients, rtol=0 if exact else 1e-4, atol=0 if exact else 1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # torch's, of its tracing
