@@ -58,11 +58,11 @@ options-page: $(VENV)/.runtime  ## renew docs/options.md from the options table
 	$(BIN)/nenya options --markdown > docs/options.md
 
 wheel-test: $(VENV)/.dev  ## build wheel and sdist, install the wheel in empty environments, train for a moment
-	$(BIN)/python -m tests.packaging.wheel $(WHEEL_PYTHON)
+	$(BIN)/python -m tests.installs.wheel $(WHEEL_PYTHON)
 
 # The lowest torch comes with CUDA, 3 GB; `make lowest LOWEST=torch=2.13.0` leaves that out.
 lowest: $(VENV)/.dev  ## run the tests of one process with the lowest version of every requirement (.venv-lowest)
-	$(BIN)/python -m tests.packaging.lowest $(LOWEST) > .venv-lowest.txt
+	$(BIN)/python -m tests.installs.lowest $(LOWEST) > .venv-lowest.txt
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --requirement .venv-lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --no-deps --editable .

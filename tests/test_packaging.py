@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import nenya
-from tests.packaging.lowest import lowest
+from tests.installs.lowest import lowest
 
 
 @pytest.fixture

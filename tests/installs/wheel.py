@@ -1,6 +1,6 @@
 """Build wheel and sdist, and install the wheel in empty environments, with and without extras: `make wheel-test`.
 
-    python -m tests.packaging.wheel [PYTHON]
+    python -m tests.installs.wheel [PYTHON]
 
 PYTHON makes the environments; by default the one that runs this. Versions are those of constraints.txt.
 """

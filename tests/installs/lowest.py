@@ -1,6 +1,6 @@
 """Print the lowest versions that pyproject.toml allows, a line each, as pip reads them: `make lowest`.
 
-    python -m tests.packaging.lowest [NAME=VERSION ...]
+    python -m tests.installs.lowest [NAME=VERSION ...]
 
 A NAME=VERSION replaces a lowest version, e.g. torch=2.13.0 to leave that one large download out.
 """
