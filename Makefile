@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench check format docs clean
+.PHONY: help demo test soak bench check format docs figures options-page wheel-test lowest clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"nenya needs Python >= 3.11, {sys.executable} is {v.major}.{v.minor}: make PYTHON=python3.11 ...")'
@@ -48,8 +48,26 @@ format: $(VENV)/.dev  ## let ruff format and mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.runtime  ## renew docs/options.md from the options table
+docs: $(VENV)/.dev  ## build the site, build/docs/index.html; a warning is an error
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
+
+figures: $(VENV)/.dev  ## draw the figures of the docs again, from the code (about half a minute)
+	$(BIN)/python -m docs.figures.draw
+
+options-page: $(VENV)/.runtime  ## renew docs/options.md from the options table
 	$(BIN)/nenya options --markdown > docs/options.md
 
+wheel-test: $(VENV)/.dev  ## build wheel and sdist, install the wheel in empty environments, train for a moment
+	$(BIN)/python -m tests.installs.wheel $(WHEEL_PYTHON)
+
+# The lowest torch comes with CUDA, 3 GB; `make lowest LOWEST=torch=2.13.0` leaves that out.
+lowest: $(VENV)/.dev  ## run the tests of one process with the lowest version of every requirement (.venv-lowest)
+	$(BIN)/python -m tests.installs.lowest $(LOWEST) > .venv-lowest.txt
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --requirement .venv-lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --no-deps --editable .
+	.venv-lowest/bin/python -m pytest -p no:cacheprovider tests/data tests/machine tests/kernels tests/models tests/training tests/test_losses.py \
+	    tests/test_page.py tests/test_train.py tests/test_options.py tests/test_resume.py
+
 clean:  ## remove .venv and caches; never your data or models
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache nenya.egg-info build
+	rm -rf $(VENV) .venv-lowest .venv-lowest.txt .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache nenya.egg-info build dist

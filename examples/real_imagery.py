@@ -1,4 +1,4 @@
-"""Train on real imagery and measure what was learned: the script behind the README's table.
+"""Train on real imagery and measure what was learned: the script behind the table in benchmarks/README.md.
 
     python examples/real_imagery.py DATA_FOLDER --out results --seeds 0 1 2 [--only sst bt11 ...]
 

@@ -50,6 +50,19 @@ def current() -> Ranks:
     return _joined
 
 
+def require_torch() -> None:
+    """Refuse a torch that trains in one process only.
+
+    Raises:
+        OptionError: Older than 2.13, whose names are used here.
+    """
+    if not hasattr(dist, "all_gather_single"):
+        raise OptionError(
+            f"several processes need torch 2.13 or later, and this is torch {torch.__version__}: install a newer one, "
+            "or train in one process (without --nproc, torchrun or srun)."
+        )
+
+
 @contextlib.contextmanager
 def join(cuda_use: bool = True) -> Iterator[Ranks]:
     """Take this process's place among those of the run, if the environment says that there are several.
@@ -61,7 +74,7 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
         The place.
 
     Raises:
-        OptionError: The environment's variables make no sense, or two processes have one GPU.
+        OptionError: The environment's variables make no sense, two processes have one GPU, or torch is too old.
         OtherProcessError: Another process of the run ended or cannot be reached.
     """
     global _joined
@@ -69,6 +82,7 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
     if ranks.size == 1 or dist.is_initialized():
         yield current()
         return
+    require_torch()
     cuda = cuda_use and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())

@@ -689,7 +689,7 @@ def test_the_reference_names_every_option_with_meaning_and_default():
 
 def test_the_options_page_is_the_tables(request):
     page = request.config.rootpath / "docs" / "options.md"
-    assert page.read_text() == as_markdown(), "run `make docs`"
+    assert page.read_text() == as_markdown(), "run `make options-page`"
 
 
 def test_a_reference_of_one_option():

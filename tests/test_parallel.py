@@ -338,3 +338,12 @@ def test_processes_with_other_data_under_the_same_name_are_refused(tiny, cutouts
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_all(tiny):
     assert in_processes(2, train, tiny(batch_size_train=9), False, None) == [1, 1]
+
+
+def test_a_torch_that_is_too_old_for_several_processes_is_refused(monkeypatch):
+    monkeypatch.delattr(torch.distributed, "all_gather_single")
+    monkeypatch.setattr(torch, "__version__", "2.6.0")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(OptionError, match=r"need torch 2\.13 or later, and this is torch 2\.6\.0"):
+        parallel.join(cuda_use=False).__enter__()

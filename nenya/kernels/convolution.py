@@ -23,6 +23,9 @@ from torch.autograd.function import once_differentiable
 
 from nenya.kernels import winograd
 
+#: torch 2.6 cannot tell export from compilation: there, compiled layers are torch's own as well.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
 #: Positions of the output up to which the product is taken: 8 x 8. At 16 x 16 oneDNN is the faster.
 MAX_POSITIONS = 64
 
@@ -64,8 +67,8 @@ class FastConv2d(nn.Conv2d):
     def _takes_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         if not (torch.is_grad_enabled() and weight.requires_grad and x.device.type == "cpu" and x.ndim == 4):
             return False  # no weight gradient, or not what was measured
-        if bias is not None:
-            return False  # a tool has folded a batch-norm into the layer
+        if bias is not None or _is_exporting():
+            return False  # a tool has folded a batch-norm into the layer, or takes it elsewhere
         if _computed_in(x) != torch.bfloat16:
             return False
         size, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
@@ -102,7 +105,7 @@ def can_be_fast(layer: nn.Module) -> bool:
 def _is_exported(x: Tensor) -> bool:
     """Whether torch.export, torch.jit or torch.fx take a layer to where this package may not be."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return tracing or torch.compiler.is_exporting() or not isinstance(x, Tensor)  # fx passes what is no tensor
+    return tracing or _is_exporting() or not isinstance(x, Tensor)  # fx passes what is no tensor
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

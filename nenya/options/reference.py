@@ -59,7 +59,7 @@ def as_markdown() -> str:
     lines = [
         "# Options",
         "",
-        "<!-- Made by `make docs` from nenya/options/fields.py; edit the table there. -->",
+        "<!-- Made by `make options-page` from nenya/options/fields.py; edit the table there. -->",
         "",
         "Every option has a default, so that a file which names only `images_file` trains. `//` comments and trailing",
         "commas are allowed. All mistakes in a file are reported at once. `nenya options NAME` shows one in the",

@@ -1,0 +1,1 @@
+"""The pages of the site, its settings and its figures."""
