@@ -23,7 +23,6 @@ from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import steady_rate
-from nenya.models.convolution import Conv2d
 from nenya.models.resnet_big import SupConResNet
 
 Image = npt.NDArray[np.float32]
@@ -147,22 +146,10 @@ class Trained:
     waiting_share: float
 
 
-def with_torchs_convolutions(model: SupConResNet) -> SupConResNet:
-    """The same network, its parameters included, with every convolution as torch computes it."""
-    for parent in list(model.modules()):
-        for name, ours in parent.named_children():
-            if isinstance(ours, Conv2d):
-                sizes = ours.in_channels, ours.out_channels, ours.kernel_size, ours.stride, ours.padding
-                plain = nn.Conv2d(*sizes, bias=False, device="meta")  # draws no random numbers
-                plain.weight = ours.weight
-                setattr(parent, name, plain)
-    return model
-
-
 def make_model(backbone: str, seed: int) -> tuple[nn.Module, Optimizer]:
     """The network in float32 on contiguous tensors, and its optimizer."""
     torch.manual_seed(seed)
-    model = with_torchs_convolutions(SupConResNet(backbone))
+    model = SupConResNet(backbone)
     return model, SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
 
 

@@ -34,11 +34,12 @@ from benchmarks.results import Table, markdown
 from examples.real_imagery import COMMON, EXPERIMENTS, experiment
 from nenya.data.loaders import nenya_loader
 from nenya.files import atomic_write
+from nenya.machine.device import choose_device
 from nenya.params import Params
+from nenya.training.build import set_model
 from nenya.training.epoch import train_epoch
-from nenya.training.optim import set_optimizer
-from nenya.training.runtime import choose_device
-from nenya.training.step import set_model
+from nenya.training.optim import Schedule, set_optimizer
+from nenya.training.step import Step
 
 Row = dict[str, Any]
 
@@ -136,7 +137,8 @@ def _stepper(data: Path, size: int, steps: int) -> Callable[[], float]:
     loader = nenya_loader(opt)
     loader.max_batches = steps
     model, criterion = set_model(opt, cuda_use=opt.cuda_use)
-    train = functools.partial(train_epoch, loader, model, criterion, set_optimizer(opt, model), 1, opt, device=device)
+    how = Step.from_options(opt, device), Schedule.from_options(opt)
+    train = functools.partial(train_epoch, loader, model, criterion, set_optimizer(opt, model), 1, *how)
     return lambda: train().samples_per_second
 
 

@@ -15,11 +15,12 @@ import h5py
 import torch
 from torch import Tensor, nn
 
-from nenya.data.loaders import Batch, nenya_loader
-from nenya.data.ocean import synthetic_ocean
+from nenya.data.batch import Batch
+from nenya.data.loaders import nenya_loader
+from nenya.demo.ocean import synthetic_ocean
 from nenya.params import Params
-from nenya.training.gradients import compute_gradient
-from nenya.training.step import set_model
+from nenya.training.build import set_model
+from nenya.training.step import Step, compute_gradient
 
 BATCH, PARTS, SEED = 256, 8, 0
 CPU = torch.device("cpu")
@@ -65,7 +66,8 @@ def _parts() -> list[slice]:
 def _gradient(model: nn.Module, criterion: nn.Module, batches: list[Batch], opt: Params) -> tuple[float, Tensor]:
     """Mean loss of some batches, and its gradient as one vector."""
     model.zero_grad()
-    loss = sum(float(compute_gradient(model, criterion, batch, opt, CPU)) for batch in batches) / len(batches)
+    step = Step.from_options(opt, CPU)
+    loss = sum(float(compute_gradient(model, criterion, batch, step)) for batch in batches) / len(batches)
     gradients = [weights.grad for weights in model.parameters()]
     return loss, torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]) / len(batches)
 

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 from nenya.data.images import ImageFile
+from nenya.machine.device import choose_precision
 from nenya.params import Params
 from nenya.train import prepare, run
 from nenya.training.features import encode_cutouts, knn_accuracy, pixel_accuracy
-from nenya.training.runtime import choose_precision
 
 COMMON: dict[str, Any] = {
     "ssl_model": "resnet18",

@@ -45,6 +45,10 @@ step=
 signalled=
 trap 'signalled=1; [[ -z $step ]] || kill -s USR1 "$step"' USR1
 
+# Trusted network only: process 0 listens on all interfaces of its node, and whoever reaches it can run code as you
+# (docs/scaling.md). Where the nodes have several networks, name the interface of the internal one:
+# export GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0
+
 # --resume always: where there is nothing to resume, it starts anew.
 # Processes that end by themselves end within seconds of each other. --wait ends those that wait in vain for a lost one;
 # --kill-on-bad-exit would end them while they leave, and srun would report that instead of 75.

@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from nenya.console import show_log
+from nenya.data.datasets import open_loaders
 from nenya.data.loaders import ViewLoader
 from nenya.errors import OptionError
+from nenya.machine.device import choose_device, choose_precision
+from nenya.machine.memory import free_memory
 from nenya.models import build_model
 from nenya.params import Params, complete_options
-from nenya.train import open_loaders
 from nenya.training import events
 from nenya.training.checkpoint import LAST, PREVIOUS, checkpoints, epoch_file
 from nenya.training.curves import picture_file
-from nenya.training.gradients import num_parts
+from nenya.training.names import require_names
 from nenya.training.report import describe_run
-from nenya.training.runtime import choose_device, choose_precision, free_memory
+from nenya.training.step import Step
 
 _MB = 2**20
 _USABLE = 0.8  # of the free memory: the allocator and the libraries take their share
@@ -45,6 +47,7 @@ def check_run(opt: Params) -> list[str]:
     complete_options(opt)
     if opt.tensorboard:
         events.require_tensorboard()
+    require_names(opt)
     _require_writable(Path(opt.model_folder))
     train, valid = open_loaders(opt)
     for loader in (train, valid):
@@ -52,18 +55,18 @@ def check_run(opt: Params) -> list[str]:
             next(iter(loader))  # views of real cutouts: what cannot be read or warped shows here
     with torch.device("meta"):
         model = build_model(opt, train.images.num_channels)
-    device = choose_device(opt.cuda_use)
-    lines = describe_run(opt, train, valid, model, device)
+    step = Step.from_options(opt, choose_device(opt.cuda_use))
+    lines = describe_run(opt, train, valid, model, step)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    dtype = choose_precision(opt.precision, device)
-    need = step_bytes(opt, train, dtype)
+    dtype = choose_precision(step.precision, step.device)
+    need = step_bytes(opt, train, dtype, -(-train.batch_size // step.num_parts(train.batch_size)))
     lines.append(f"  {'memory':<11}about {need / _MB:.0f} MB for a training step, of which {3 * weights / _MB:.0f} MB "
                  f"weights, gradients and momentum; {_data_memory(train)}")  # fmt: skip
-    lines.append(f"  {'':<11}{_room(opt, train, dtype, device)}")
+    lines.append(f"  {'':<11}{_room(opt, train, dtype, step.device)}")
     return ["This would run:", *lines, *_files(opt, weights), "Nothing was written."]
 
 
-def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int | None = None) -> int:
+def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int) -> int:
     """Estimate the memory of a training step.
 
     A forward pass on torch's meta device, which has shapes but no data, tells what autograd keeps for the backward
@@ -73,7 +76,7 @@ def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int 
         opt: The options.
         train: The training loader.
         dtype: What the network computes in.
-        samples: Cutouts computed at once; None for what the options say.
+        samples: Cutouts computed at once.
 
     Returns:
         Bytes.
@@ -85,8 +88,6 @@ def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int 
         kept[storage._cdata] = tensor.numel() * dtype.itemsize
         return tensor
 
-    if samples is None:
-        samples = -(-train.batch_size // num_parts(opt, train.batch_size))
     with torch.device("meta"):
         model = build_model(opt, train.images.num_channels)
         images = torch.empty(2 * samples, train.images.num_channels, *train.views.size)
@@ -160,10 +161,6 @@ def _existing(folder: Path) -> Path:
 
 def _require_writable(folder: Path) -> None:
     """Check that the model folder is there and writable, or can be made."""
-    try:
-        folder.exists()
-    except OSError as error:  # a name that no file system has
-        raise OptionError(f"the model folder can't be {str(folder)[:100]}...: {error.strerror}.") from error
     existing = _existing(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise OptionError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -10,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nenya import __version__
-from nenya.errors import INTERRUPTED, OWN_FAULT, USER_MISTAKE, NenyaError, OptionError, OtherProcessError
+from nenya import __version__, launch
+from nenya.errors import (
+    INTERRUPTED,
+    OWN_FAULT,
+    READER_GONE,
+    USER_MISTAKE,
+    NenyaError,
+    OptionError,
+    OtherProcessError,
+)
+from nenya.stdout import ReaderGoneError, complain, guarded_output, let_go, say
 
 if TYPE_CHECKING:
     from nenya.params import Params
@@ -56,7 +64,8 @@ def train(
 
     Ctrl-C (exit code 130) and SIGTERM, SIGUSR1 or SIGHUP (75) finish the step, save, and say how to go on; a second
     Ctrl-C stops at once, without saving. Without --resume, the files of an earlier run in the same folder are moved
-    aside. On several machines, start it with torchrun or srun (docs/scaling.md).
+    aside. On several machines, start it with torchrun or srun, in a network that you trust (docs/scaling.md). What the
+    processes of --nproc exchange stays on their machine.
 
     For example:
 
@@ -65,20 +74,25 @@ def train(
     - `nenya train opts.json --set epochs=20 --set temp=0.1`
     - `nenya train opts.json --nproc auto`
     """
-    from nenya import launch, parallel
-    from nenya.console import silence
-    from nenya.train import run
+    from nenya.console import silence, silent
+    from nenya.place import place_from_environment
 
     processes = launch.num_processes(nproc)
-    ranks = parallel.place_from_environment()[0]
+    ranks = place_from_environment()[0]
     if processes > 1 and ranks.size > 1:
         raise OptionError(
-            "--nproc is given, but torchrun or srun has started several processes already: use one of them."
+            "--nproc is given, but torchrun, srun or mpirun has started several processes already: use one of them."
         )
+    if debug and resume:
+        raise OptionError("a debug run has nothing to resume: give either --debug or --resume.")
     if processes > 1:
+        with silent():
+            _options(options_file, settings)  # a mistake in them is told here, once
         flags = [f"--{name}" for name, given in (("debug", debug), ("resume", resume), ("force", force)) if given]
         pairs = [text for setting in settings or () for text in ("--set", setting)]
         raise typer.Exit(launch.start(processes, ["train", str(options_file), *flags, *pairs]))
+    from nenya.train import run
+
     if not ranks.first:
         silence()
     run(_options(options_file, settings), debug=debug, resume=resume, force=force)
@@ -94,7 +108,7 @@ def check(options_file: OptionsFile, settings: Settings = None) -> None:
     from nenya.check import check_run
 
     for line in check_run(_options(options_file, settings)):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -109,9 +123,10 @@ def options(
     - `nenya options`
     - `nenya options random_jitter temp`
     """
-    from nenya.reference import as_markdown, as_text
+    from nenya.options.reference import as_markdown, as_text
 
-    typer.echo(as_markdown() if markdown else as_text(names or ()), nl=False)
+    for line in (as_markdown() if markdown else as_text(names or ())).splitlines():
+        say(line)
 
 
 @app.command()
@@ -121,7 +136,7 @@ def plot(
     """Draw the learning curves of a run again, also of one that is still running."""
     from nenya.training.curves import redraw
 
-    typer.echo(str(redraw(model_folder)))
+    say(str(redraw(model_folder)))
 
 
 @app.command()
@@ -135,7 +150,7 @@ def demo(
     from nenya.demo import run_demo
 
     for line in run_demo(folder):
-        typer.echo(line)
+        say(line)
 
 
 @app.callback(invoke_without_command=True)
@@ -143,7 +158,7 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
 ) -> None:
     if version:
-        typer.echo(f"nenya {__version__}")
+        say(f"nenya {__version__}")
         raise typer.Exit
 
 
@@ -155,47 +170,65 @@ def main(arguments: list[str] | None = None) -> None:
 
     Raises:
         SystemExit: Always. 0: done; 2: a mistake of the user's, said in one message; 130: stopped by Ctrl-C; 75:
-            stopped by SIGTERM, SIGUSR1 or SIGHUP, to be continued; 1: a fault of the program, or another process was
-            lost.
+            stopped by SIGTERM, SIGUSR1 or SIGHUP, to be continued; 141: nobody reads the output any more; 1: a fault of
+            the program, or another process was lost.
     """
+    launch.end_with_launcher()
     code = _run(_repeat_set(sys.argv[1:] if arguments is None else arguments))
-    folder = os.environ.get("NENYA_EXIT_CODES")  # one of several processes, whose launcher wants to know
-    if folder is not None:
-        (Path(folder) / str(os.getpid())).write_text(str(code))
+    let_go()
     sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
     """Run a command; the exit code."""
     try:
-        app(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        with guarded_output():
+            return _finished(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ReaderGoneError:
+        return READER_GONE
     except OtherProcessError as error:
         if error.speaks:
-            _complain(str(error))
+            complain(str(error))
         return OWN_FAULT if error.lost else USER_MISTAKE
     except NenyaError as error:
-        _complain(str(error))
+        complain(str(error))
         return USER_MISTAKE
     except Exception as error:
         if _out_of_memory(error):
-            _complain(
+            complain(
                 "out of memory: lower batch_size_train, image_size or feat_dim, or compute each batch in parts "
                 "(micro_batch_size); `nenya check OPTS` estimates the need."
             )
             return USER_MISTAKE
-        traceback.print_exc()
-        _complain("this is a fault of Nenya, not yours: please report it with the lines above.")
+        complain("this is a fault of Nenya, not yours: please report it with the lines above.", traceback.format_exc())
         return OWN_FAULT
-    return 0
+
+
+def _finished(arguments: list[str]) -> int:
+    """Run a command; a mistake in the arguments is said as any other is.
+
+    Raises:
+        OptionError: There is one.
+    """
+    try:
+        code = app(arguments, prog_name="nenya", standalone_mode=False)
+    except SystemExit as end:
+        code = end.code
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of click, which typer brings along under a name that changes
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help has been shown
+            return USER_MISTAKE
+        command = getattr(getattr(error, "ctx", None), "command_path", "nenya")
+        raise OptionError(f"{error.format_message()} Try `{command} --help`.") from error
+    return code if isinstance(code, int) else 0
 
 
 def _options(path: Path, settings: list[str] | None) -> Params:
     from nenya.console import show_log
-    from nenya.options_file import parse_assignments
+    from nenya.options.reading import parse_assignments
     from nenya.params import Params
 
     show_log()
@@ -215,10 +248,6 @@ def _repeat_set(arguments: list[str]) -> list[str]:
         following = argument == "--set" or (following and "=" in argument)
         repeated.append(argument)
     return repeated
-
-
-def _complain(message: str) -> None:
-    typer.echo(f"nenya: {message}", err=True)
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.logging import RichHandler
+
+from nenya.errors import printable
 
 #: Everything that is said while working goes to standard error; standard output is kept for results.
 console = Console(stderr=True, highlight=False)
@@ -17,6 +21,19 @@ def silence() -> None:
     logging.getLogger("nenya").setLevel(logging.CRITICAL + 1)
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Say nothing inside: another process says it."""
+    logger = logging.getLogger("nenya")
+    before = console.quiet, logger.level
+    silence()
+    try:
+        yield
+    finally:
+        console.quiet = before[0]
+        logger.setLevel(before[1])
+
+
 def show_log() -> None:
     """Show Nenya's log on standard error, unless the application that imports Nenya has set up logging itself."""
     logger = logging.getLogger("nenya")
@@ -25,20 +42,18 @@ def show_log() -> None:
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False, markup=False)
-        handler.setFormatter(_LevelFormatter("%(message)s"))
+        handler.setFormatter(_LineFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(_LevelFormatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(_LineFormatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
 
 
-class _LevelFormatter(logging.Formatter):
-    """Put the level in front of warnings and errors only: a line without one is plain information."""
+class _LineFormatter(logging.Formatter):
+    """One line a record, whatever names it holds, with the level in front of warnings and errors only."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if record.levelno < logging.WARNING:
-            return text
-        message = record.getMessage()
-        return text.replace(message, f"{record.levelname.lower()}: {message}", 1)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        record.message = level + printable(record.message)
+        return super().formatMessage(record)

@@ -8,6 +8,7 @@ sees the old file or the new one, never half of either; a writer that dies leave
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -32,6 +33,15 @@ _UNFINISHED = "-unfinished-"  # in the names of temporary files, so that they ca
 _TEMPORARY = re.compile(rf"\..+{_UNFINISHED}[a-z0-9_]{{8}}\.(pth|h5|json|png)")  # such a name in full
 
 
+def _temporary_affixes(final: Path) -> tuple[str, str]:
+    return f".{final.stem}{_UNFINISHED}", final.suffix
+
+
+def longest_name(path: str | os.PathLike[str]) -> str:
+    """A name such as a file has while `atomic_write` writes it, which is longer than its own."""
+    return f"{'x' * 8}".join(_temporary_affixes(Path(path)))
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path to write to; on success it becomes ``path``, on failure nothing changes.
@@ -49,7 +59,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.stem}{_UNFINISHED}", suffix=final.suffix)
+        prefix, suffix = _temporary_affixes(final)
+        descriptor, name = tempfile.mkstemp(dir=final.parent, prefix=prefix, suffix=suffix)
         os.close(descriptor)
         temporary = Path(name)
         _copy_mode(final, temporary)
@@ -70,11 +81,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+def atomic_hdf5(path: str | os.PathLike[str], *, sealed: bool = False) -> Iterator[h5py.File]:
     """Give an HDF5 file in memory to fill, then write it in one go: on a full disk the HDF5 library itself crashes.
 
     Args:
         path: As for `atomic_write`.
+        sealed: Write a checksum of the whole file behind it, where HDF5 does not look, for `sealed_hdf5` to compare.
 
     Yields:
         The open file.
@@ -87,8 +99,48 @@ def atomic_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         yield file
+    if sealed:
+        image.seek(0, io.SEEK_END)
+        image.write(_seal(image.getvalue()))
     with atomic_write(path) as temporary:
         temporary.write_bytes(image.getbuffer())
+
+
+def _seal(content: bytes | memoryview) -> bytes:
+    return f"\nsha256 {hashlib.sha256(content).hexdigest()}\n".encode()
+
+
+@contextlib.contextmanager
+def sealed_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """Open a small HDF5 file that `atomic_hdf5` has sealed, if not one byte of it has changed.
+
+    The checksum is compared before HDF5 sees the file: what HDF5 makes of a damaged one ranges from other numbers to
+    the end of the process. A file without checksum is opened as it is, unless its datasets have checksums of their own
+    (Fletcher's): whoever writes those seals the file too, so that the seal is lost.
+
+    Args:
+        path: The file; read into memory as a whole.
+
+    Yields:
+        The file, open for reading.
+
+    Raises:
+        OSError: It is damaged, no HDF5 file, or no ordinary file.
+    """
+    import h5py
+
+    if not Path(path).is_file():
+        raise OSError("it is not an ordinary file")
+    content = memoryview(Path(path).read_bytes())
+    length = len(_seal(b""))
+    body, seal = content[:-length], bytes(content[-length:])
+    sealed = seal.startswith(b"\nsha256 ")
+    if sealed and seal != _seal(body):
+        raise OSError("its checksum is wrong")
+    with h5py.File(io.BytesIO(body if sealed else content), "r") as file:
+        if not sealed and any(isinstance(item, h5py.Dataset) and item.fletcher32 for item in file.values()):
+            raise OSError("its checksum is missing")
+        yield file
 
 
 def sweep(folder: str | os.PathLike[str]) -> None:

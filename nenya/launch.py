@@ -1,34 +1,46 @@
-"""Start several processes of the ``nenya`` command on this machine, and end as they end."""
+"""Start several processes of the ``nenya`` command on this machine, and end as they end.
+
+They are ordinary child processes, one for each rank. They find each other by a file in a folder that only the user can
+enter, and what they exchange stays on the loopback interface: nothing listens where another machine could reach it.
+Each is the leader of a session, so that a signal reaches it once, from here, and not from the terminal too.
+"""
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import ctypes
+import math
 import os
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
-import uuid
-from collections.abc import Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from pathlib import Path
+from types import FrameType
 
-import torch
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-from nenya.errors import INTERRUPTED, OWN_FAULT, TO_BE_CONTINUED, USER_MISTAKE, OptionError
-from nenya.parallel import num_cores, require_torch
+from nenya.errors import INTERRUPTED, OWN_FAULT, TO_BE_CONTINUED, USER_MISTAKE, NenyaError, OptionError
+from nenya.place import RENDEZVOUS_FILE, num_cores
 
 #: The processes finish their step and save after a signal; then they are killed. Seconds.
 GRACE = 120
+#: Where one has failed, the others notice it, or finish a file that they are writing; then they are killed. Seconds.
+GRACE_AFTER_FAILURE = 30
 
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
+_STOP = "SIGTSTP"  # Ctrl-Z
+_POLL = 0.05  # seconds
 
-#: Environment variable that `nenya.cli` reads: the folder where each process leaves its exit code, which torch's
-#: launcher does not tell.
-EXIT_CODES = "NENYA_EXIT_CODES"
-# The others end with 1 where one has failed, so what that one says counts first.
-_WORST_FIRST = (USER_MISTAKE, INTERRUPTED, TO_BE_CONTINUED, OWN_FAULT)
+# Variable by which a process learns of the pipe that ends when its launcher does.
+_LAUNCHER = "NENYA_LAUNCHER"
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+# The others end with 1 where one has failed, so what that one tells counts first.
+_WORST_FIRST = (USER_MISTAKE, INTERRUPTED, TO_BE_CONTINUED)
 
 
 def num_processes(wanted: str) -> int:
@@ -44,14 +56,16 @@ def num_processes(wanted: str) -> int:
         OptionError: Anything else.
     """
     if wanted == "auto":
+        import torch  # takes seconds, which the processes spend anyway
+
         return max(1, torch.cuda.device_count())
-    if not wanted.isdecimal() or int(wanted) < 1:
+    if not (wanted.isascii() and wanted.isdecimal()) or int(wanted) < 1:
         raise OptionError(f"--nproc is {wanted!r}; expected a number of processes from 1, or auto for one a GPU.")
     return int(wanted)
 
 
 def start(processes: int, arguments: Sequence[str]) -> int:
-    """Run ``nenya`` in several processes, by torch's elastic launcher.
+    """Run ``nenya`` in several processes.
 
     An error in one ends all. Signals are passed on, but for those that the caller ignores.
 
@@ -63,46 +77,171 @@ def start(processes: int, arguments: Sequence[str]) -> int:
         The exit code: 0 if all end with it; else that of the process which knows why.
 
     Raises:
-        OptionError: torch is too old for several processes.
+        NenyaError: The processes cannot be started.
     """
-    require_torch()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="nenya-", ignore_cleanup_errors=True) as folder,  # for the user alone
+            _received() as signals,
+            _started(_command(arguments), processes, Path(folder) / "rendezvous") as ranks,
+        ):
+            return _follow(ranks, signals)
+    except OSError as error:
+        raise NenyaError(
+            f"cannot start {processes} processes: {error}. Lower --nproc, or see that the folder for temporary files "
+            "(TMPDIR) has space."
+        ) from error
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    """The command of one process, which imports from the folder where it runs only if this one does."""
+    apart = [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
+    return [sys.executable, *apart, "-m", "nenya", *arguments]
+
+
+@contextlib.contextmanager
+def _received() -> Iterator[deque[int]]:
+    """Collect the signals that come, instead of ending by them."""
+    signals: deque[int] = deque()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+
+    before = {}
+    for name in (*_SIGNALS, _STOP):
+        number = getattr(signal, name, None)  # Windows has not all of them
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+            before[number] = signal.signal(number, note)
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextlib.contextmanager
+def _started(command: Sequence[str], processes: int, rendezvous: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start the processes; none is left when the context is."""
+    shared = {"WORLD_SIZE": str(processes), RENDEZVOUS_FILE: str(rendezvous), **_loopback_alone()}
     # Between them the processes use each core once, unless the user says otherwise.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // processes)))
-    for name in ("agent.server.api", "multiprocessing.api"):  # the processes speak for themselves
-        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
-    known = [name for name in _SIGNALS if hasattr(signal, name)]  # Windows has not all of them
-    passed_on = [name for name in known if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]
-    with tempfile.TemporaryDirectory(prefix="nenya-") as folder:
-        os.environ[EXIT_CODES] = folder
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=processes,
-            run_id=uuid.uuid4().hex,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            max_restarts=0,
-            signals_to_handle=",".join(passed_on),  # nohup stays nohup
-            shutdown_timeout=GRACE,
-        )
-        killed = ""
+    shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, num_cores() // processes)))
+    ranks: list[subprocess.Popen[bytes]] = []
+    with contextlib.ExitStack() as stack:
+        inherited: tuple[int, ...] = ()
+        if os.name == "posix":
+            end, own = os.pipe()
+            stack.callback(os.close, own)
+            stack.callback(os.close, end)
+            inherited = (end,)
+            shared[_LAUNCHER] = str(end)
         try:
-            elastic_launch(config, sys.executable)("-m", "nenya", *arguments)
-        except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            if failure.exitcode < 0:
-                killed = f"process {rank} of {processes} was ended by {signal.Signals(-failure.exitcode).name}."
-        except SignalException:
-            pass  # the processes' own codes say how it ended
+            for rank in range(processes):
+                environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                environment.pop("NCCL_COMM_ID", None)  # an address where NCCL would listen
+                ranks.append(
+                    subprocess.Popen(command, env=environment, pass_fds=inherited, start_new_session=bool(inherited))
+                )
+            yield ranks
         finally:
-            del os.environ[EXIT_CODES]
-        codes = [int(path.read_text()) for path in Path(folder).iterdir()]
-    if killed and USER_MISTAKE not in codes:
-        print(f"nenya: {killed}", file=sys.stderr)  # noqa: T201
-    return _exit_code(codes, processes)
+            for process in ranks:
+                process.kill()
+            for process in ranks:
+                process.wait()
 
 
-def _exit_code(codes: Sequence[int], processes: int) -> int:
-    """What the processes' exit codes come to; one that was killed has left none."""
-    said = next((code for code in _WORST_FIRST if code in codes), 0)
-    return OWN_FAULT if said == 0 and len(codes) < processes else said
+def _loopback_alone() -> dict[str, str]:
+    """The variables by which gloo and NCCL listen on the loopback interface only, whatever the user's are."""
+    names = {name for _, name in socket.if_nameindex()}
+    loopback = next((name for name in ("lo", "lo0") if name in names), None)  # Linux, macOS
+    return {} if loopback is None else {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": f"={loopback}"}
+
+
+def _follow(ranks: Sequence[subprocess.Popen[bytes]], signals: deque[int]) -> int:
+    """Pass signals on until all processes have ended; the exit code."""
+    passed_on: set[int] = set()
+    killed: list[int] = []
+    failed = False
+    deadline = math.inf
+    while None in (codes := [process.poll() for process in ranks]):
+        while signals:
+            number = signals.popleft()
+            if number == getattr(signal, _STOP, None):
+                _stop_with(ranks)
+                continue
+            _send(number, ranks)
+            passed_on.add(number)
+            deadline = min(deadline, time.monotonic() + GRACE)
+        if not failed and any(codes):
+            failed = True
+            deadline = min(deadline, time.monotonic() + GRACE_AFTER_FAILURE)
+        if time.monotonic() > deadline and not killed:
+            killed = [rank for rank, code in enumerate(codes) if code is None]
+            for rank in killed:
+                ranks[rank].kill()
+        time.sleep(_POLL)
+    ended = [process.returncode for process in ranks]
+    for rank, code in enumerate(ended):
+        if code < 0 and -code not in passed_on and USER_MISTAKE not in ended:
+            _complain(rank, len(ranks), signal.Signals(-code), late=rank in killed)
+    return _exit_code(ended, passed_on)
+
+
+def _send(number: int, ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    if os.name != "posix" and number == signal.SIGINT:
+        return  # a console of Windows has sent it to all
+    for process in ranks:
+        process.send_signal(number)
+
+
+def _stop_with(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Stop the processes and this one, as Ctrl-Z does, until this one is told to continue."""
+    _send(signal.SIGSTOP, ranks)
+    note = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, note)
+    _send(signal.SIGCONT, ranks)
+
+
+def _complain(rank: int, processes: int, number: signal.Signals, *, late: bool) -> None:
+    if late:
+        text = "did not end in time and was killed"
+    elif number.name == "SIGKILL":
+        text = "was ended by SIGKILL, as the system does when memory runs out"
+    else:
+        text = f"was ended by {number.name}"
+    print(f"nenya: process {rank} of {processes} {text}.", file=sys.stderr)  # noqa: T201
+
+
+def _exit_code(codes: Sequence[int], passed_on: Collection[int] = ()) -> int:
+    """What the processes' exit codes come to; that of one which a signal has ended is the signal's, negative."""
+    meanings = [_meaning(code) if -code in passed_on else code for code in codes]
+    return next((code for code in _WORST_FIRST if code in meanings), OWN_FAULT if any(meanings) else 0)
+
+
+def _meaning(code: int) -> int:
+    """The exit code of a process that was ended by what the user sent, since it had nothing to save yet or any more."""
+    name = signal.Signals(-code).name
+    return INTERRUPTED if name == "SIGINT" else OWN_FAULT if name == "SIGQUIT" else TO_BE_CONTINUED
+
+
+def end_with_launcher(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let this process, if it is one of those that `start` has started, end at once when the launcher is gone.
+
+    A launcher that ends by itself waits for its processes, so it was killed: then nobody would pass signals on any
+    more, and the processes would hold the model folder unseen. On Linux the system kills them, whatever they are doing.
+    Elsewhere, and if the launcher was gone before the system knew, a thread sees the end of the launcher's pipe.
+
+    Args:
+        environment: Environment variables; that of the launcher is taken out.
+    """
+    pipe = environment.pop(_LAUNCHER, None)
+    if pipe is None:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with, args=(int(pipe),), name="nenya-launcher", daemon=True).start()
+
+
+def _end_with(pipe: int) -> None:
+    os.read(pipe, 1)  # nothing is ever written
+    os._exit(OWN_FAULT)

@@ -338,8 +338,8 @@ class SupConLoss(nn.Module):
         first = ranks.rank * b + B * torch.arange(num_anchor_views, device=embeddings.device)
         own = (first[:, None] + torch.arange(b, device=embeddings.device)).flatten()  # [A], view by view
         with _full_precision(embeddings):
-            everyone = parallel.gather(embeddings)  # [B, V, D]
-            all_labels = None if labels is None else parallel.gather(labels.to(embeddings.device))
+            everyone = parallel.all_gather(embeddings)  # [B, V, D]
+            all_labels = None if labels is None else parallel.all_gather(labels.to(embeddings.device))
             positives = _choose_positives(own, B, V, all_labels, None, embeddings.dtype)
             losses = _losses_of(everyone, own, positives, self.temperature)
             return self._scaled(losses.sum() / (num_anchor_views * B))

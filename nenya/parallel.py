@@ -1,72 +1,48 @@
-"""The processes of a run: how they find each other, what they exchange, and how they end together.
+"""The processes of a run: what they exchange, and how they end together.
 
 One process is the ordinary case, in which everything here costs nothing. Several are started by
-``nenya train --nproc``, ``torchrun`` or ``srun``; each has a rank. They exchange embeddings (`gather`), sums (`total`)
-and small objects.
+``nenya train --nproc``, ``torchrun`` or ``srun``; each has a rank (`nenya.place`). They find each other
+(`nenya.rendezvous`), and then exchange embeddings (`all_gather`), sums (`all_reduce_sum`) and small objects.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import functools
 import os
 import re
 import socket
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.distributed.rendezvous import rendezvous
 
 from nenya.errors import NenyaError, OptionError, OtherProcessError
-
-logger = logging.getLogger(__name__)
+from nenya.place import Ranks as Ranks
+from nenya.place import first_node as first_node
+from nenya.place import num_cores as num_cores
+from nenya.place import place_from_environment as place_from_environment
+from nenya.rendezvous import meet
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
-#: How long a process waits for another that neither answers nor ends; at the start, and later. With gloo one that ends
-#: is noticed at once; with NCCL a process may wait on, and it is the launcher that ends it.
-PATIENCE_AT_START = timedelta(minutes=5)
+#: How long a process waits for another that neither answers nor ends. With gloo one that ends is noticed at once; with
+#: NCCL a process may wait on, and it is the launcher that ends it.
 PATIENCE = timedelta(minutes=30)
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """A process's place among the processes of a run.
-
-    Attributes:
-        rank: Its number, from 0; 0 alone speaks and writes.
-        size: How many there are.
-        local_rank: Its number on its machine, from 0; chooses the GPU.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-
-    @property
-    def first(self) -> bool:
-        """Whether this process speaks and writes for all."""
-        return self.rank == 0
 
 
 def common(error: NenyaError) -> NenyaError:
     """What to raise for an error that shows in every process alike: itself in rank 0, which says it, for all."""
-    return error if current().first else OtherProcessError(str(error))
+    return error if current().first else OtherProcessError(*error.args)
 
 
 _joined = Ranks()
-
-
-def num_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def current() -> Ranks:
@@ -74,75 +50,19 @@ def current() -> Ranks:
     return _joined
 
 
-def place_from_environment(environment: Mapping[str, str] = os.environ) -> tuple[Ranks, dict[str, str]]:
-    """Read what torchrun or Slurm says about this process.
-
-    Args:
-        environment: Environment variables.
-
-    Returns:
-        The place, and the variables that torch needs beside those that are set.
+def _require_torch(ranks: Ranks) -> None:
+    """See that this torch has what several processes exchange with.
 
     Raises:
-        OptionError: The variables contradict each other, or some are missing.
-    """
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]
-        if missing:
-            raise OptionError(
-                f"RANK and WORLD_SIZE are set, but {' and '.join(missing)} not: start the processes with torchrun, "
-                "srun or `nenya train --nproc N`, or unset RANK and WORLD_SIZE for a single process."
-            )
-        rank, size, local = (_number(environment, name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        return _checked(rank, size, local), {}
-    # The batch script of a job has SLURM_NTASKS too, but is one process: only srun sets the number of a step's tasks.
-    if _number(environment, "SLURM_STEP_NUM_TASKS") > 1 and "SLURM_PROCID" in environment:
-        rank, size, local = (
-            _number(environment, name) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-        )
-        nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_JOB_NODELIST", "localhost"))
-        job = 7 * _number(environment, "SLURM_JOB_ID") + _number(environment, "SLURM_STEP_ID")
-        return _checked(rank, size, local), {
-            "MASTER_ADDR": environment.get("MASTER_ADDR", first_node(nodes)),
-            # below the ports that systems give out by themselves
-            "MASTER_PORT": environment.get("MASTER_PORT", str(10_000 + job % 20_000)),
-        }
-    return Ranks(), {}
-
-
-def _number(environment: Mapping[str, str], name: str) -> int:
-    text = environment.get(name, "0")
-    if not text.isdecimal():
-        raise OptionError(f"the environment variable {name} is {text!r}; expected a whole number.")
-    return int(text)
-
-
-def _checked(rank: int, size: int, local_rank: int) -> Ranks:
-    if rank >= max(size, 1):
-        raise OptionError(f"this process has number {rank}, but there are {size} (numbers from 0): check RANK.")
-    return Ranks(rank, max(size, 1), local_rank)
-
-
-def first_node(nodes: str) -> str:
-    """The first host of a Slurm node list: ``node[03-05,9],other`` -> ``node03``."""
-    match = re.match(r"([^,\[]+)(?:\[([^\]]*)\]([^,]*))?", nodes)
-    if match is None:
-        raise OptionError(f"the Slurm node list {nodes!r} names no node: set MASTER_ADDR to the first one's address.")
-    stem, numbers, tail = match.groups()
-    return str(stem) + (re.split(r"[-,]", numbers)[0] + tail if numbers else "")
-
-
-def require_torch() -> None:
-    """Refuse a torch that trains in one process only.
-
-    Raises:
-        OptionError: Older than 2.13, whose names are used here, and whose launcher gives processes time to save.
+        OptionError: In rank 0; it is older than 2.13.
+        OtherProcessError: In the others.
     """
     if not hasattr(dist, "all_gather_single"):
-        raise OptionError(
+        error = OptionError(
             f"several processes need torch 2.13 or later, and this is torch {torch.__version__}: install a newer one, "
             "or train in one process (without --nproc, torchrun or srun)."
         )
+        raise error if ranks.first else OtherProcessError(*error.args)
 
 
 @contextlib.contextmanager
@@ -164,18 +84,14 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
     if ranks.size == 1 or dist.is_initialized():
         yield current()
         return
-    require_torch()
-    os.environ.update(more)
+    _require_torch(ranks)
     cuda = cuda_use and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())
-    if ranks.first:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        logger.info("%d processes, which meet at %s", ranks.size, place)
     with _lost_peers(ranks):
+        store = meet(ranks, {**os.environ, **more})
         # gloo beside NCCL carries what lies in main memory: options, losses, the word to stop
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        store, _, _ = next(rendezvous("env://", ranks.rank, ranks.size, timeout=PATIENCE_AT_START))
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=PATIENCE)
     _joined = ranks
     clean = False
@@ -187,7 +103,7 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
         clean = True
     except NenyaError as error:
         if not ranks.first and not isinstance(error, OtherProcessError):
-            error.args = (f"process {ranks.rank} of {ranks.size}: {error}",)
+            error.args = (f"process {ranks.rank} of {ranks.size}: {error.args[0]}", *error.args[1:])
         _forget_locals(error)
         raise
     except BaseException as error:
@@ -202,13 +118,19 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
 
 
 def _require_own_gpu() -> None:
+    """See that no two processes share a GPU.
+
+    Raises:
+        OptionError: Some do.
+    """
     gpu = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-    everyone = share_objects((socket.gethostname(), gpu))
+    everyone = all_gather_objects((socket.gethostname(), gpu))
     if len(set(everyone)) < len(everyone):
         raise common(
             OptionError(
                 f"{len(everyone)} processes share {len(set(everyone))} GPUs, but each needs one of its own: start "
-                "fewer, see that LOCAL_RANK counts those of a machine, or set cuda_use to false."
+                "fewer, see that LOCAL_RANK is set and counts the processes of each machine from 0, or set cuda_use to "
+                "false."
             )
         )
 
@@ -268,18 +190,29 @@ def together(work: Callable[[], T]) -> T:
         result = work()
     except NenyaError as error:
         failure = error
-    failures = share_objects(None if failure is None else str(failure))
+    failures = all_gather_objects(None if failure is None else failure.args)
     first = next((rank for rank, message in enumerate(failures) if message is not None), None)
     if first is None:
         return result
+    message, *details = failures[first] or ()
     if not ranks.first:
-        raise OtherProcessError(f"process {first} of {ranks.size}: {failures[first]}") from failure
+        raise OtherProcessError(f"process {first} of {ranks.size}: {message}", *details) from failure
     if failure is not None:
         raise failure
-    raise NenyaError(f"process {first} of {ranks.size}: {failures[first]}")
+    raise NenyaError(f"process {first} of {ranks.size}: {message}", *details)
 
 
-def share_objects(mine: T) -> list[T]:
+def rank_zero(work: Callable[P, None]) -> Callable[P, None]:
+    """Decorate what rank 0 does for all: the others wait until it is done, and fail if it fails."""
+
+    @functools.wraps(work)
+    def for_all(*args: P.args, **kwargs: P.kwargs) -> None:
+        together(lambda: work(*args, **kwargs) if current().first else None)
+
+    return for_all
+
+
+def all_gather_objects(mine: T) -> list[T]:
     """What every process gives, in the order of ranks. Only ever between the processes of one run."""
     ranks = current()
     if ranks.size == 1:
@@ -289,7 +222,7 @@ def share_objects(mine: T) -> list[T]:
     return everyone
 
 
-def from_first(mine: T) -> T:
+def broadcast_object(mine: T) -> T:
     """What rank 0 gives, in every process."""
     if current().size == 1:
         return mine
@@ -298,7 +231,7 @@ def from_first(mine: T) -> T:
     return box[0]
 
 
-def to_first(mine: T) -> list[T]:
+def gather_objects(mine: T) -> list[T]:
     """What every process gives, in the order of ranks, in rank 0; nothing in the others."""
     ranks = current()
     if ranks.size == 1:
@@ -308,7 +241,7 @@ def to_first(mine: T) -> list[T]:
     return everyone or []
 
 
-def any_of(*flags: bool) -> list[bool]:
+def all_reduce_any(*flags: bool) -> list[bool]:
     """Whether any process has raised each flag."""
     if current().size == 1:
         return list(flags)
@@ -317,7 +250,7 @@ def any_of(*flags: bool) -> list[bool]:
     return [bool(flag) for flag in raised]
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum of every process's tensor, without gradient."""
     if current().size == 1:
         return values
@@ -326,14 +259,19 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def same_buffers(module: torch.nn.Module) -> None:
+def for_summed_gradients(loss: Tensor) -> Tensor:
+    """What to differentiate so that `DistributedDataParallel`, which takes the mean of the gradients, gives the sum."""
+    return loss * current().size
+
+
+def broadcast_buffers(module: torch.nn.Module) -> None:
     """Give every process rank 0's buffers (the running statistics of batch-norm), in place."""
     if current().size > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
 
 
-def gather(mine: Tensor) -> Tensor:
+def all_gather(mine: Tensor) -> Tensor:
     """Join every process's tensor along the first axis; the gradient finds its way back.
 
     Args:
@@ -345,12 +283,12 @@ def gather(mine: Tensor) -> Tensor:
     """
     if current().size == 1:
         return mine
-    gathered: Tensor = _Gather.apply(mine)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _AllGather.apply(mine)  # type: ignore[no-untyped-call]
     return gathered
 
 
-class _Gather(torch.autograd.Function):
-    """`gather`: the backward pass of an all-gather is a reduce-scatter."""
+class _AllGather(torch.autograd.Function):
+    """`all_gather`: the backward pass of an all-gather is a reduce-scatter."""
 
     @staticmethod
     def forward(ctx: Any, mine: Tensor) -> Tensor:  # noqa: ANN401  # torch gives the context no narrower type

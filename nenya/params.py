@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -11,8 +12,8 @@ from typing import Any
 
 from nenya.errors import OptionError
 from nenya.files import atomic_write
-from nenya.options import ALIASES, WARM_BATCH_SIZE, Options, nearest
-from nenya.options_file import read_json
+from nenya.options import ALIASES, IGNORED, WARM_BATCH_SIZE, Options, nearest
+from nenya.options.reading import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -102,13 +103,18 @@ class Params:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("_"):  # copy and pickle ask for these before there are options
             raise AttributeError(name)
+        if name in self._options.unread or name in IGNORED:
+            return self._options.unread.get(name)
         target = ALIASES.get(name, (name,))[0]
         if target not in Options.model_fields:
             raise AttributeError(f"no option {name!r}{nearest(name, Options.model_fields)}")
         return getattr(self._options, target)
 
     def __setattr__(self, name: str, value: object) -> None:
+        known = self._options.unread.keys()
         self._options.assign(name, value)
+        if name not in known and name in self._options.unread and name not in IGNORED:
+            logger.warning("%s is not an option: kept, without effect", name)
 
     def __getstate__(self) -> Options:
         return self._options
@@ -165,7 +171,7 @@ def option_preprocess(opt: Params) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OptionError(
-            f"cannot create the model folder {folder.absolute()}: {error.strerror}. "
-            "Set model_root to a place that you may write to."
-        ) from error
+        way_out = "Set model_root to a place that you may write to."
+        if error.errno == errno.ENAMETOOLONG:
+            way_out = "Give a shorter model_name, trial or model_root."
+        raise OptionError(f"cannot create the model folder {folder.absolute()}: {error.strerror}. {way_out}") from error

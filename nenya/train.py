@@ -4,103 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import os
 import signal
 import time
-import zlib
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from nenya import __version__, parallel
 from nenya.console import show_log, silence
-from nenya.data.hdf5 import dataset_names, has_dataset
-from nenya.data.loaders import ViewLoader, nenya_loader
-from nenya.errors import TO_BE_CONTINUED, CollapseError, DataError, NonFiniteLossError, OptionError
-from nenya.files import set_aside, sole_writer, sweep
-from nenya.models.resnet_big import SupConResNet
-from nenya.options import DERIVED, HARMLESS, nearest
+from nenya.data.datasets import fingerprint, open_loaders
+from nenya.errors import TO_BE_CONTINUED, CollapseError, OptionError
+from nenya.machine.device import choose_device, seed_everything
+from nenya.machine.memory import keeping_memory
+from nenya.machine.signals import Interruption
 from nenya.params import Params, complete_options, option_preprocess
-from nenya.training import curves as curve_files
 from nenya.training import events
-from nenya.training.checkpoint import (
-    LAST,
-    checkpoints,
-    drop_old_epochs,
-    epoch_file,
-    keep_previous,
-    newest_whole,
-    restore,
-    write_checkpoint,
+from nenya.training.build import distribute, set_model
+from nenya.training.checkpoint import LAST
+from nenya.training.curves import picture_file
+from nenya.training.epoch import train_epoch
+from nenya.training.health import collapse
+from nenya.training.names import require_names
+from nenya.training.optim import Schedule, adjust_learning_rate, set_optimizer
+from nenya.training.report import describe_end, describe_epoch, describe_health, describe_run
+from nenya.training.session import (
+    Run,
+    begin,
+    claim_folder,
+    require_same_work,
+    save,
+    save_curves,
+    save_is_due,
 )
-from nenya.training.curves import Curves, load_curves, picture_file
-from nenya.training.epoch import train_epoch, validate
-from nenya.training.gradients import distribute, num_parts
-from nenya.training.health import Health, collapse
-from nenya.training.optim import adjust_learning_rate, set_optimizer
-from nenya.training.report import describe_epoch, describe_health, describe_run
-from nenya.training.runtime import (
-    Interruption,
-    choose_device,
-    keeping_memory,
-    peak_memory,
-    seed_everything,
-)
-from nenya.training.step import set_model
+from nenya.training.step import Step
+from nenya.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
-OPTIONS_FILE = "options.json"
 DEBUG_EPOCHS, DEBUG_BATCHES = 2, 4
-
-
-@dataclass
-class Run:
-    """A run under way.
-
-    Attributes:
-        opt: The options.
-        train: Training loader.
-        valid: Validation loader, or None.
-        model: The model, on `device`.
-        criterion: The loss.
-        optimizer: Of the model's parameters.
-        device: Where it runs.
-        data: What tells the training data from others.
-        network: What is trained: the model, with several processes inside `DistributedDataParallel`.
-        epoch: Epochs that are complete.
-        partial_losses: Losses of the batches done of the next epoch.
-        epoch_files: Names of the checkpoints of single epochs that the run has written and kept, oldest first.
-        curves: What has been recorded.
-        saved_at: When a checkpoint was written last, on a clock that is never set back, seconds.
-    """
-
-    opt: Params
-    train: ViewLoader
-    valid: ViewLoader | None
-    model: SupConResNet
-    criterion: nn.Module
-    optimizer: Optimizer
-    device: torch.device
-    data: str
-    network: nn.Module
-    epoch: int = 0
-    partial_losses: list[float] = field(default_factory=list)
-    epoch_files: list[str] = field(default_factory=list)
-    curves: Curves = field(default_factory=Curves)
-    saved_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def folder(self) -> Path:
-        """The model folder."""
-        return Path(self.opt.model_folder)
 
 
 def main(opts_file: str | os.PathLike[str], debug: bool = False) -> None:
@@ -148,16 +88,17 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
         ranks = stack.enter_context(parallel.join(opt.cuda_use))
         if not ranks.first:
             silence()
-        parallel.together(lambda: claim_folder(opt, stack))
+        parallel.together(lambda: complete(opt))
+        claim_folder(opt, stack)
         state = parallel.together(lambda: prepare(opt, max_batches=DEBUG_BATCHES if debug else None))
         require_same_work(state)
         logger.info("nenya %s", __version__)
-        for line in describe_run(opt, state.train, state.valid, state.model, state.device):
+        for line in describe_run(opt, state.train, state.valid, state.model, state.step):
             logger.info(line)
-        parallel.together(lambda: begin(state, debug=debug, resume=resume, force=force))
-        share_position(state)
-        state.network = distribute(state.model, opt, state.train.batch_size, state.device)
-        stack.enter_context(keeping_memory(state.device))  # from one epoch, and its validation, to the next
+        begin(state, debug=debug, resume=resume, force=force)
+        parts = state.step.num_parts(state.train.batch_size // ranks.size)
+        state.network = distribute(state.model, opt, parts, state.step.device)
+        stack.enter_context(keeping_memory(state.step.device))  # from one epoch, and its validation, to the next
         writer = events.EventWriter(state.folder, state.epoch + 1) if opt.tensorboard and ranks.first else None
         try:
             train_all(state, interruption, writer, on_collapse="warn" if debug else opt.on_collapse)
@@ -167,62 +108,18 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
             state.network = state.model
             if writer is not None:
                 writer.close()
-        summarise(state, time.perf_counter() - started)
+        for line in describe_end(state.epoch, state.curves.health, time.perf_counter() - started, state.step.device):
+            logger.info(line)
+        logger.info("  model   %s", state.folder / LAST)
+        if state.curves.train.epochs:
+            logger.info("  curves  %s", picture_file(state.folder, state.opt.model_name))
     return state
 
 
-def claim_folder(opt: Params, stack: contextlib.ExitStack) -> None:
-    """Complete the options and take the model folder for this run, until the stack is left."""
+def complete(opt: Params) -> None:
+    """Complete the options, and see that every file of the run can have its name."""
     option_preprocess(opt)
-    if opt.tensorboard:
-        events.require_tensorboard()
-    if parallel.current().first:
-        stack.enter_context(sole_writer(opt.model_folder))
-        for folder in (opt.model_folder, os.path.join(opt.model_folder, curve_files.FOLDER)):
-            sweep(folder)
-
-
-def begin(state: Run, *, debug: bool, resume: bool, force: bool) -> None:
-    """Find the position to go on from, or clear the folder for a new run; in the first process, for all."""
-    if not parallel.current().first:
-        return
-    if not (resume and go_on(state, force=force)) and not debug:  # a debug run writes over the one before
-        start_over(state)
-    state.opt.save(state.folder / OPTIONS_FILE)
-
-
-def share_position(state: Run) -> None:
-    """Let the other processes begin where the first does; the weights follow when the model is distributed."""
-    position = state.epoch, state.partial_losses, state.epoch_files, state.curves
-    state.epoch, state.partial_losses, state.epoch_files, state.curves = parallel.from_first(position)
-    momentum = parallel.from_first(_in_main_memory(state.optimizer.state_dict()) if parallel.current().first else {})
-    if not parallel.current().first:
-        state.optimizer.load_state_dict(momentum)
-
-
-def _in_main_memory(state: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's state for other processes: a GPU's tensor would arrive on that same GPU in each of them."""
-    entries = {
-        number: {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in entry.items()}
-        for number, entry in state["state"].items()
-    }
-    return {**state, "state": entries}
-
-
-def require_same_work(state: Run) -> None:
-    """See that all processes have the same options and data, which on several machines is not a matter of course.
-
-    Raises:
-        OptionError: They have not.
-    """
-    works = parallel.share_objects(json.dumps([state.opt.dict, state.data], sort_keys=True))
-    if len(set(works)) > 1:
-        raise parallel.common(
-            OptionError(
-                "the processes of the run do not have the same options and data. Start all with the same command, and "
-                "keep options file and imagery where every machine sees the same ones."
-            )
-        )
+    require_names(opt)
 
 
 def shorten(opt: Params) -> None:
@@ -250,152 +147,13 @@ def prepare(opt: Params, max_batches: int | None = None) -> Run:
     for loader in (train, valid):
         if loader is not None:
             loader.max_batches = max_batches
-    num_parts(opt, train.batch_size)  # refuses contradictory options before anything is built
+    step = Step.from_options(opt, choose_device(opt.cuda_use))  # refuses contradictions before anything is built
     opt.nchannels = train.images.num_channels
     seed_everything(opt.seed)
-    device = choose_device(opt.cuda_use)
     model, criterion = set_model(opt, cuda_use=opt.cuda_use)
     optimizer = set_optimizer(opt, model)
-    return Run(opt, train, valid, model, criterion, optimizer, device, fingerprint(train), network=model)
-
-
-def fingerprint(train: ViewLoader) -> str:
-    """What tells training data from others, whatever the file is called: all on which the batches depend.
-
-    Shape, type, usable cutouts, labels, some pixels, and how many cutouts are stored together: the order rests on it.
-    """
-    images = train.images
-    rows = images.usable
-    some = rows[np.linspace(0, len(rows) - 1, 16).astype(np.int64)]
-    checksum = zlib.crc32(images.read(some).tobytes(), zlib.crc32(rows.tobytes()))
-    if train.labels is not None:
-        checksum = zlib.crc32(train.labels.tobytes(), checksum)
-    together = f", read {images.joint_length} at a time" if images.joint_length > 1 else ""
-    return f"{len(rows)} usable cutouts of {images.shape} {images.dtype}{together}, checksum {checksum:08x}"
-
-
-def open_loaders(opt: Params) -> tuple[ViewLoader, ViewLoader | None]:
-    """The training loader and, where there is a validation set, its loader.
-
-    Raises:
-        NenyaError: The data do not serve, or the two sets have different channels.
-    """
-    train = nenya_loader(opt)
-    if not has_validation(opt):
-        return train, None
-    valid = nenya_loader(opt, valid=True)
-    channels = train.images.num_channels, valid.images.num_channels
-    if channels[0] != channels[1]:
-        raise DataError(
-            f"{train.images.path}: {opt.train_key!r} has {channels[0]} channels, but {opt.valid_key!r} has "
-            f"{channels[1]}. Both must have the same: check train_key and valid_key."
-        )
-    return train, valid
-
-
-def has_validation(opt: Params) -> bool:
-    """Whether there is a validation set; a key that the file lacks is said aloud."""
-    if opt.valid_key is None:
-        logger.warning("valid_key is null: training without validation, so without health figures.")
-        return False
-    if has_dataset(opt.images_path, opt.valid_key):
-        if opt.valid_key.strip("/") == opt.train_key.strip("/"):
-            logger.warning("valid_key is train_key: the validation figures will be those of the training cutouts.")
-        return True
-    there = list(dataset_names(opt.images_path))
-    logger.warning(
-        "%s has no dataset %r (it has %s)%s: training without validation, so without health figures.",
-        opt.images_path,
-        opt.valid_key,
-        ", ".join(there),
-        nearest(opt.valid_key, there).rstrip("?"),
-    )
-    return False
-
-
-def start_over(state: Run) -> None:
-    """Begin with epoch 1; what an earlier run left in the folder is moved aside, never overwritten."""
-    outputs = [state.folder / name for name in (curve_files.FOLDER, events.FOLDER, OPTIONS_FILE)]
-    outputs += checkpoints(state.folder)
-    if any(output.exists() for output in outputs):
-        aside = set_aside(state.folder, outputs)
-        logger.warning("the folder held an earlier run (not resumed): its files are in %s now", aside)
-
-
-def go_on(state: Run, *, force: bool = False) -> bool:
-    """Go on from the newest whole checkpoint; False if there is none.
-
-    Raises:
-        CheckpointError: There are checkpoints, but none is whole or fits.
-        OptionError: Options that matter, or the data, have changed, and `force` is not given.
-    """
-    found = newest_whole(state.folder)
-    if found is None:
-        others = sorted(path.parent.name for path in state.folder.parent.glob(f"*/{LAST}"))
-        beside = f" Beside it there are runs in {', '.join(others)}: give the options they had." if others else ""
-        logger.warning("nothing to resume in %s: starting with epoch 1.%s", state.folder, beside)
-        return False
-    path, checkpoint = found
-    changed = changed_options(checkpoint["opt"], state.opt) + changed_data(checkpoint.get("data"), state.data)
-    if changed and not force:
-        listed = "\n".join(f"  {change}" for change in changed)
-        raise OptionError(
-            f"the options are not those that {path} was trained with, so that the run would not be the one that began:"
-            f"\n{listed}\nGive the old values, or resume with --force, or begin a new run with another trial."
-        )
-    restore(state.model, state.optimizer, checkpoint, path)
-    state.epoch = checkpoint["epoch"]
-    state.partial_losses = checkpoint.get("partial_losses", [])
-    state.epoch_files = checkpoint.get("epoch_files", [])
-    before, now = checkpoint.get("num_processes", 1), parallel.current().size
-    if before != now:
-        logger.warning(
-            "number of processes: %d, before %d. The order of the samples is the same; the numbers are up to rounding, "
-            "and up to batch-norm where each process normalises its own share.",
-            now,
-            before,
-        )
-    if changed:
-        logger.warning("changed since the checkpoint: %s", "; ".join(changed))
-    if changed and state.partial_losses:
-        logger.warning("the epoch that was under way begins anew, since its batches may not be the same")
-        state.partial_losses = []
-    state.curves = earlier_curves(state)
-    where = f" and batch {len(state.partial_losses)} of the next" if state.partial_losses else ""
-    logger.info("resuming from %s, after epoch %d%s", path, state.epoch, where)
-    if state.epoch >= state.opt.epochs:
-        logger.info("nothing left to do: epochs is %d", state.opt.epochs)
-    return True
-
-
-def changed_options(before: dict[str, Any], opt: Params) -> list[str]:
-    """Options that matter and differ from those of a checkpoint, in words."""
-    harmless = {*DERIVED, *HARMLESS}
-    if not opt.cosine:
-        harmless.add("epochs")  # only the cosine depends on the length of the run
-    return [
-        f"{name} {before[name]!r} -> {value!r}"
-        for name, value in opt.dict.items()
-        if name in before and before[name] != value and name not in harmless
-    ]
-
-
-def changed_data(before: str | None, now: str) -> list[str]:
-    """The same for the training data; older checkpoints do not tell theirs."""
-    return [f"training data: {before} -> {now}"] if before is not None and before != now else []
-
-
-def earlier_curves(state: Run) -> Curves:
-    """The curves of the epochs done; damaged or missing ones are said aloud, for a checkpoint is worth more."""
-    try:
-        curves = load_curves(state.folder, state.opt.model_name).until(state.epoch)
-    except DataError as error:
-        aside = set_aside(state.folder, [state.folder / curve_files.FOLDER])
-        logger.warning("%s They are in %s now; the curves begin anew.", error, aside)
-        return Curves()
-    if len(curves.train.epochs) < state.epoch:
-        logger.warning("the learning curves hold %d of %d epochs done", len(curves.train.epochs), state.epoch)
-    return curves
+    data = {"training": fingerprint(train), "validation": "none" if valid is None else fingerprint(valid)}
+    return Run(opt, train, valid, model, criterion, optimizer, step, data, network=model)
 
 
 def train_all(state: Run, interruption: Interruption, writer: events.EventWriter | None, on_collapse: str) -> None:
@@ -409,11 +167,11 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
     opt = state.opt
     if state.epoch == 0 and not state.partial_losses:
         check_health(state, writer, on_collapse="ignore")
-        parallel.together(lambda: write_curves(state))  # a run that goes on in mid-epoch could not measure it again
+        save_curves(state)  # a run that goes on in mid-epoch could not measure it again
 
     def pause(step_losses: list[float]) -> bool:
         """Save in mid-epoch when it is time; True if the run is to stop."""
-        stop, due = parallel.any_of(interruption.requested, parallel.current().first and save_is_due(state))
+        stop, due = parallel.all_reduce_any(interruption.requested, parallel.current().first and save_is_due(state))
         if due and not stop and len(step_losses) < len(state.train):
             state.partial_losses = list(step_losses)
             save(state)
@@ -428,8 +186,9 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
             state.criterion,
             state.optimizer,
             epoch,
-            opt,
-            device=state.device,
+            state.step,
+            Schedule.from_options(opt),
+            print_freq=opt.print_freq,
             earlier=state.partial_losses,
             pause=pause,
         )
@@ -446,14 +205,8 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
         if epoch % opt.valid_freq == 0 or epoch == opt.epochs:
             check_health(state, writer, on_collapse)
         save(state)
-        if epoch < opt.epochs and parallel.any_of(interruption.requested)[0]:
+        if epoch < opt.epochs and parallel.all_reduce_any(interruption.requested)[0]:
             stop_here(state, interruption)
-
-
-def save_is_due(state: Run) -> bool:
-    """Whether `save_every_minutes` have passed since the last checkpoint."""
-    minutes = state.opt.save_every_minutes
-    return minutes is not None and time.monotonic() - state.saved_at >= 60 * minutes
 
 
 def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str) -> None:
@@ -464,8 +217,8 @@ def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str
     """
     if state.valid is None:
         return
-    parallel.same_buffers(state.model)  # each process has kept running statistics of its own share
-    done = validate(state.valid, state.model, state.criterion, state.opt, device=state.device)
+    parallel.broadcast_buffers(state.model)  # each process has kept running statistics of its own share
+    done = validate(state.valid, state.model, state.criterion, state.step)
     assert done.health is not None  # our models have an encoder
     state.curves.health[state.epoch] = done.health
     if state.epoch > 0:
@@ -486,65 +239,10 @@ def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str
     if on_collapse == "warn":
         logger.warning(advice)
         return
-    write_curves(state)
+    save_curves(state)
     raise parallel.common(
         CollapseError(f"{advice} The curves are in {picture_file(state.folder, state.opt.model_name)}.")
     )
-
-
-def save(state: Run) -> None:
-    """Write curves and checkpoints. Curves first: a run killed in between finds them longer, and cuts them.
-
-    Raises:
-        NonFiniteLossError: The weights are not finite; nothing is written over a good checkpoint.
-    """
-    # running statistics may differ between processes, so all must hear of it
-    whole = torch.stack([torch.isfinite(weights).all() for weights in state.model.state_dict().values()]).all()
-    if parallel.any_of(not bool(whole))[0]:
-        raise parallel.common(
-            NonFiniteLossError(
-                f"the weights are not finite after epoch {state.epoch}: the training diverged in its last batches. "
-                "Lower learning_rate or warm up (warm: true), and see that no pixel of "
-                f"{state.train.images.path} has an absurd value. The checkpoints written before are whole."
-            )
-        )
-    parallel.together(lambda: write_outputs(state))  # all wait: none may end the run while a file is being written
-    state.saved_at = time.monotonic()
-
-
-def write_curves(state: Run) -> None:
-    """Write curves and their picture, where there are any; the first process does, for all."""
-    if parallel.current().first and (state.curves.train.epochs or state.curves.health):
-        state.curves.save(state.folder, state.opt.model_name)
-
-
-def write_outputs(state: Run) -> None:
-    """Write what belongs to the present position; the first process does, for all."""
-    if not parallel.current().first:
-        return
-    opt, folder = state.opt, state.folder
-    at_border = not state.partial_losses
-    if at_border:
-        write_curves(state)
-    files = [folder / LAST]
-    if at_border and state.epoch > 0 and state.epoch % opt.save_freq == 0:
-        file = epoch_file(folder, state.epoch)
-        files.insert(0, file)
-        state.epoch_files = [name for name in state.epoch_files if name != file.name] + [file.name]
-    keep_previous(folder)
-    for file in files:
-        write_checkpoint(
-            state.model,
-            state.optimizer,
-            opt,
-            state.epoch,
-            file,
-            partial_losses=state.partial_losses,
-            data=state.data,
-            epoch_files=state.epoch_files,
-            num_processes=parallel.current().size,
-        )
-    state.epoch_files = drop_old_epochs(folder, state.epoch_files, opt.keep)
 
 
 def stop_here(state: Run, interruption: Interruption) -> None:
@@ -559,23 +257,6 @@ def stop_here(state: Run, interruption: Interruption) -> None:
     logger.warning(
         "stopped after %s, saved in %s. To go on: the same command with --resume", where, state.folder / LAST
     )
-    if signal.SIGINT in parallel.share_objects(interruption.signal):
+    if signal.SIGINT in parallel.all_gather_objects(interruption.signal):
         raise KeyboardInterrupt
     raise SystemExit(TO_BE_CONTINUED)
-
-
-def summarise(state: Run, seconds: float) -> None:
-    """Say what came out."""
-    minutes, rest = divmod(round(seconds), 60)
-    logger.info("done after %d:%02d; epochs: %d", minutes, rest, state.epoch)
-    before, after = state.curves.health.get(0), state.curves.health.get(state.epoch)
-    if before is not None and after is not None:
-        logger.info("  view retrieval %s, chance %.4f", _change(before, after), after.chance_top1)
-    logger.info("  memory  %s at most", peak_memory(state.device))
-    logger.info("  model   %s", state.folder / LAST)
-    if state.curves.train.epochs:
-        logger.info("  curves  %s", picture_file(state.folder, state.opt.model_name))
-
-
-def _change(before: Health, after: Health) -> str:
-    return f"{before.retrieval_top1:.3f} untrained -> {after.retrieval_top1:.3f} trained"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
-# Tiny networks: more threads only wait for each other. For the processes that tests start, too, so before torch.
+# Tiny networks: more threads only wait for each other. Who asks for more gets them (`make kernels`), also in the
+# processes that tests start, so before torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import h5py
@@ -17,7 +19,9 @@ import torch
 
 from nenya.params import Params
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # torch itself takes no more than there are cores
+# Started in the background or by nohup, the tests would ignore Ctrl-C, and with them the processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("nenya", deadline=None)  # a busy machine is no defect
 hypothesis.settings.load_profile("nenya")
 

@@ -13,9 +13,9 @@ from benchmarks.__main__ import main
 from benchmarks.parts.reading import fancy, reading_loader, reopened
 from benchmarks.parts.step import options
 from nenya.data.augment import Views, affine_map
+from nenya.kernels import FastConv2d
 from nenya.losses import SupConLoss
-from nenya.models.convolution import Conv2d
-from nenya.training.step import set_model
+from nenya.training.build import set_model
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -71,7 +71,7 @@ def test_the_textbook_loss_is_the_same_number_with_the_same_gradient(labels):
 def test_the_conventional_network_is_the_same_function(tmp_path, narrow):
     file = imagery.write(tmp_path / "cutouts.h5", 8, compressed=False)
     theirs, _ = conventional.make_model("resnet18", seed=0)
-    assert not any(isinstance(module, Conv2d) for module in theirs.modules())  # torch's own
+    assert not any(isinstance(module, FastConv2d) for module in theirs.modules())  # torch's own
     torch.manual_seed(0)
     ours, _ = set_model(options(file, 16, 4), cuda_use=False)
     images = torch.randn(4, 1, 16, 16)

@@ -25,8 +25,10 @@ def test_the_memory_of_a_step_is_what_autograd_keeps_and_falls_with_the_parts(ti
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         model(torch.rand(16, 1, 8, 8))
     weights = sum(p.numel() * 4 for p in model.parameters())
-    assert step_bytes(opt, train, torch.float32) == pytest.approx(sum(kept.values()) + 3 * weights, rel=0.05)
-    parts = [step_bytes(tiny(accumulate=k), train, torch.float32) for k in (1, 2, 4, 8)]
+    assert step_bytes(opt, train, torch.float32, train.batch_size) == pytest.approx(
+        sum(kept.values()) + 3 * weights, rel=0.05
+    )
+    parts = [step_bytes(opt, train, torch.float32, samples) for samples in (8, 4, 2, 1)]
     assert parts == sorted(parts, reverse=True)
     assert parts[0] > parts[-1]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
+from nenya import demo
 from nenya.cli import main
 
 
@@ -194,6 +196,32 @@ def test_an_unknown_setting(nenya, tiny_file):
     refused(nenya("options", "tmep"), "did you mean temp?")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train"], "Missing argument 'OPTS'. Try `nenya train --help`."),
+        (["trian"], "No such command 'trian'."),
+        (["train", "a.json", "b\u202e\x1b[2J\nc.json"], r"b\u202e\x1b[2J"),
+        (["train", "--resum\u202ee", "a.json"], r"--resum\u202ee"),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_line(capsys, arguments, says):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.startswith("nenya: ")
+    assert len(err.splitlines()) == 1
+    assert err.strip().isprintable()
+
+
+def test_without_arguments_the_help_is_shown(nenya):
+    code, out, err = nenya()
+    assert (code, err) == (2, "")
+    assert "Start with" in out
+
+
 def test_a_fault_of_the_program_has_a_traceback_and_exit_code_1(nenya, tiny_file, monkeypatch):
     monkeypatch.setattr("nenya.train.run", lambda *args, **kwargs: 1 / 0)
     code, _, err = nenya("train", tiny_file())
@@ -245,3 +273,13 @@ def test_the_demo_leaves_what_it_says(tmp_path, monkeypatch, nenya):
     assert len(paths) == 5
     for path in paths:
         assert os.path.getsize(path) > 100
+
+
+def test_the_demos_neighbours_are_other_cutouts_even_where_one_is_there_twice():
+    features = torch.eye(8)
+    features[5] = features[2]
+    found = demo._neighbours_of(np.array([2, 5, 0]), features)
+    assert found.shape == (3, demo.NEIGHBOURS)
+    assert found[0, 0] == 5
+    assert found[1, 0] == 2
+    assert 0 not in found[2]

@@ -17,10 +17,10 @@ import yaml
 from torch.distributed.run import get_args_parser
 
 from examples import accumulation, communication
-from nenya.cli import app
+from nenya.cli import app, train
 from nenya.launch import GRACE
 from nenya.options import table
-from nenya.options_file import parse_assignments
+from nenya.options.reading import parse_assignments
 from nenya.params import Params
 from nenya.train import TO_BE_CONTINUED
 from nenya.training.checkpoint import read_checkpoint
@@ -233,6 +233,19 @@ def test_the_commands_of_the_page_exist(page):
             arguments = ["train", *arguments[1:]]
         assert parse(arguments)
     assert seen == {"nenya", "torchrun", "sbatch"}
+
+
+def test_the_network_must_be_trusted_is_said_where_the_commands_stand(page, examples):
+    sections = {text.splitlines()[0]: text for text in re.split(r"^##+ ", page, flags=re.MULTILINE)}
+    for title in ("Several machines with torchrun", "Slurm", "Starting by mpirun, or by hand"):
+        assert "network that you trust](#trusted-networks-only)" in sections[title]
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "firewall", "NetworkPolicy", "MASTER_PORT"):
+        assert name in sections["Trusted networks only"]
+    for file in ("slurm.sh", "kubernetes.yaml"):
+        text = (examples / file).read_text().replace("\n# ", " ")
+        assert "trusted network" in text.lower()
+        assert re.search("SOCKET_IFNAME|NetworkPolicy", text)
+    assert "network that you trust" in " ".join((train.__doc__ or "").split())
 
 
 def test_the_options_of_the_page_exist(page):

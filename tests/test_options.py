@@ -1,19 +1,22 @@
 """Options: what loads, what is refused and how, and that what is saved is the same again."""
 
 import copy
+import itertools
 import json
 import logging
+import os
 import pickle
 
+import json5
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nenya.errors import OptionError
 from nenya.options import ALIASES, Options, output_root, table
-from nenya.options_file import parse_assignments
+from nenya.options.reading import parse_assignments
+from nenya.options.reference import as_markdown, as_text
 from nenya.params import Params, complete_options, option_preprocess
-from nenya.reference import as_markdown, as_text
 
 PAGE_BLOCK = """{
   "ssl_method": "SimCLR",     // Training method (SimCLR or SupCon)
@@ -79,6 +82,10 @@ def test_trailing_commas_and_byte_order_mark(load):
         ("valid_batch_size", 16, {"batch_size_valid": 16}),
         ("data_key", "a", {"train_key": "a"}),
         ("eval_key", "b", {"valid_key": "b"}),
+        ("train_batch_size", 16, {"batch_size_train": 16}),
+        ("batch_size_eval", 16, {"batch_size_valid": 16}),
+        ("modis_file", "c.h5", {"images_file": "c.h5"}),
+        ("train_folder", "d", {"data_folder": "d"}),
         ("random_cropjitter", [22, 3], {"random_jitter": (22, 3)}),
     ],
 )
@@ -89,9 +96,12 @@ def test_old_names(load, old, value, new):
     assert set(ALIASES[old]) == set(new)
 
 
-def test_a_common_batch_size_gives_way_to_a_particular_one(load):
-    opt = load('{"batch_size": 32, "batch_size_valid": 8}')
+def test_a_common_batch_size_gives_way_to_a_particular_one(load, caplog):
+    opt = load('{"batch_size": 32, "valid_batch_size": 8}')
     assert (opt.batch_size_train, opt.batch_size_valid) == (32, 8)
+    assert not caplog.records
+    load('{"batch_size": 32, "valid_batch_size": 8, "batch_size_train": 16}')
+    assert "batch_size (batch_size_train and batch_size_valid given too)" in caplog.text
 
 
 @pytest.mark.parametrize("value", ["0", "null", "false"])
@@ -203,8 +213,89 @@ def test_a_slip_in_the_json_is_shown_in_its_line(refusal, text, hint):
     assert "^" in message
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (r'{"images_file": "C:\data\new\train.h5"}', r"line 1 has \d"),
+        ('{\n"epochs": 3, // C:\\e\n"data_folder": "D:\\eddies"}', r"line 3 has \e"),
+        (r"{data_folder: 'C:\Users\me'}", r"line 1 has \U"),
+        (r'{"data_folder": "C:\users\me"}', r"line 1 has \u"),
+        (r'{"data_folder": "C:\x64\v1"}', r"line 1 has \x"),
+        (r'{"data_folder": "\\server\share"}', r"line 1 has \s"),
+        (r'{"note": "C:\data"}', r"line 1 has \d"),
+        (r'{"data_folder": "C:\data', r"line 1 has \d"),
+        (r'{"model_root": "results\new\run"}', "control characters"),
+        (r'{"images_file": "\\server\new.h5"}', "control characters"),
+        (r'{"train_key": "a\tb"}', "control characters"),
+        (r'{"trial": "\u001b[31m"}', "control characters"),
+        ('{"data_folder": "C:\\\\data\\", "epochs": 3}', "a backslash before the closing quote"),
+    ],
+)
+def test_backslashes_that_json_takes_for_something_else_are_refused_with_the_way_out(refusal, text, found):
+    message = refusal(text)
+    assert found in message
+    assert r"write / or \\" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"images_file": "C:\\data\\new\\train.h5"}',
+        r'{"images_file": "\u00e9t\u00e9/\"a\".h5"}',
+        r'{"images_file": "a\/b.h5"}',
+        r"{images_file: 'it\'s.h5'}",
+        '{"images_file": "x.h5", /* C:\\data */ // "C:\\data\n}',
+        '{"images_file": "x.h5", "note": "two\\nlines"}',
+    ],
+)
+def test_backslashes_with_a_meaning_are_not_refused(load, text):
+    assert load(text).images_file == json5.loads(text)["images_file"]
+
+
+def test_backslashes_on_the_command_line():
+    assert parse_assignments([r"images_file=C:\data\new.h5"]) == {"images_file": r"C:\data\new.h5"}
+    with pytest.raises(OptionError, match=r"has \\d"):
+        parse_assignments([r'images_file="C:\data\new.h5"'])
+    assert parse_assignments(["note=" + "[" * 5000]) == {"note": "[" * 5000}
+
+
+@pytest.mark.parametrize("name", ["images_file", "data_folder", "dataset", "model_root", "model_name", "trial"])
+def test_a_name_that_the_locale_has_no_characters_for_is_refused(monkeypatch, name):
+    monkeypatch.setattr(os, "fsencode", lambda value: value.encode("ascii"))
+    with pytest.raises(OptionError, match=f"{name}.*in ascii: set PYTHONUTF8=1"):
+        Params.from_dict({name: "modèle"})
+    assert Params.from_dict({"train_key": "modèle", "note": "é"}).train_key == "modèle"
+
+
+OTHER_FILES = {
+    "cutouts.h5": (b"\x89HDF\r\n\x1a\n" + bytes(200_000), "is an HDF5 file. Name it in an options file"),
+    "last.pth": (b"PK\x03\x04" + bytes(200_000), "is a checkpoint, or another zip file"),
+    "old.pth": (b"\x80\x02\x8a\nl\xfc", "is an old checkpoint"),
+    "granule.nc": (b"CDF\x01\0\0", "NetCDF 3"),
+    "granule.hdf": (b"\x0e\x03\x13\x01", "HDF4"),
+    "table.parquet": (b"PAR1\x15", "Parquet"),
+    "opts.json.gz": (b"\x1f\x8b\x08", "compressed by gzip"),
+    "curves.png": (b"\x89PNG\r\n", "is a picture"),
+    "pointer.json": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+    "powershell.json": (b"\xff\xfe" + "{}".encode("utf-16-le"), "save it as UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path, name):
+    content, says = OTHER_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(OptionError) as caught:
+        Params(tmp_path / name)
+    assert says in str(caught.value)
+
+
 def test_paths_that_hold_no_options(tmp_path):
-    with pytest.raises(OptionError, match="is a folder"):
+    with pytest.raises(OptionError, match=r"is a folder; expected a JSON file of options\.$"):
+        Params(tmp_path)
+    for name in ("a.json", "options.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(OptionError, match=r"is a folder.* It holds options\.json, a\.json\."):
         Params(tmp_path)
     with pytest.raises(OptionError, match="no options file"):
         Params(tmp_path / "nowhere.json")
@@ -419,22 +510,173 @@ def test_anything_is_either_options_or_a_clear_refusal(values):
     assert Options.parse(options.to_dict()).to_dict() == options.to_dict()
 
 
-def test_the_five_real_files_load_unchanged(shared, tmp_path):
-    files = sorted((shared / "options").glob("*.json"))
-    assert len(files) == 5
-    for file in files:
-        opt = Params(file)
-        given_values = json.loads(file.read_text())
-        for name, value in given_values.items():
-            kept = getattr(opt, name)
-            if name == "lr_decay_epochs":
-                assert kept == [700, 800, 900]
-            elif name in ("random_jitter", "random_cropjitter"):
-                assert kept == (tuple(value) if value else None)
-            else:
-                assert kept == value
-        opt.save(tmp_path / "saved.json")
-        assert Params(tmp_path / "saved.json") == opt
+# In the manner of the option files that the historical code had, one a style: what it read, and what it passed over.
+OLD_FILES = {
+    "first": (
+        {"batch_size": 64, "mean": 0, "std": 0, "size": 32, "model": "resnet50", "method": "SimCLR", "dataset": "modis",
+         "data_folder": "./modis/", "lr_decay_epochs": "700, 800, 900", "syncBN": False, "trial": "0"},
+        {"batch_size_train": 64, "batch_size_valid": 64, "ssl_model": "resnet50", "dataset": "modis"},
+        ["mean", "std", "size"],
+    ),
+    "2010": (
+        {"train_batch_size": 128, "batch_size_eval": 96, "valid_batch_size": 32, "num_workers_eval": 16,
+         "modis_file": "a.h5", "dataset": "A_2010", "train_key": "valid", "valid_key": "train", "train_folder": "./t/",
+         "valid_folder": "./v/", "latents_folder": "s3://x", "random_jitter": [5, 5], "gauss_noise": 0.05},
+        {"batch_size_train": 128, "batch_size_valid": 32, "images_file": "a.h5", "data_folder": "./t/",
+         "train_key": "valid", "valid_key": "train", "latents_folder": "s3://x"},
+        ["batch_size_eval", "num_workers_eval", "valid_folder", "dataset"],
+    ),
+    "2012": (
+        {"batch_size": 128, "batch_size_eval": 32, "model": "resnet50", "ssl_model": "resnet50", "data_key": "valid",
+         "model_folder": "./m", "tbl_file": "s3://x", "modis_data": True, "random_jitter": 0},
+        {"batch_size_train": 128, "batch_size_valid": 32, "train_key": "valid", "model_folder": "./m",
+         "random_jitter": None},
+        ["tbl_file", "modis_data"],
+    ),
+    "currents": (
+        {"data_key": "train", "eval_key": "train", "valid_key": "valid", "valid_folder": "../v/"},
+        {"train_key": "train", "valid_key": "valid"},
+        ["eval_key", "valid_folder"],
+    ),
+    "ImageNet": (
+        {"sensor": "S", "eval_root": "tmp.h5", "nchannels": 1, "random_cropjitter": [110, 10], "nenya_data": True,
+         "local_outdir": "s3://x", "warm": True},
+        {"random_jitter": (110, 10), "nchannels": 1, "warm": True},
+        ["sensor", "eval_root", "nenya_data", "local_outdir"],
+    ),
+    "saved by it": (
+        {"nenya_data": None, "cosine": None, "cuda_use": None, "warmup_from": None, "warmup_to": None,
+         "warmup_epochs": None, "lr_decay_epochs": [700], "model_folder": "models/a", "epochs": 800},
+        {"cosine": False, "cuda_use": False, "warmup_from": 0.01, "warm_epochs": 10, "model_folder": "models/a"},
+        ["nenya_data", "warmup_to", "warmup_epochs"],
+    ),
+    "with the extraction": (
+        {"field_size": 128, "clear_threshold": 95, "nadir_offset": 480, "sub_grid_step": 4, "quality_thresh": 2,
+         "temp_bounds": [-2, 33], "inpaint": True, "median": True, "med_size": [3, 1], "downscale": True,
+         "dscale_size": [2, 2], "de_mean": True, "noise": 0.04, "log_scale": False, "epochs": 3},
+        {"epochs": 3, "demean": True, "gauss_noise": 0.0, "scale": 1.0},
+        ["field_size", "median", "downscale", "noise", "log_scale", "de_mean"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("style", OLD_FILES)
+def test_files_of_the_historical_code_load_do_what_they_did_and_name_the_rest(load, caplog, tmp_path, style):
+    given_values, effect, idle = OLD_FILES[style]
+    opt = load(json.dumps(given_values))
+    assert {name: getattr(opt, name) for name in effect} == effect
+    assert len(caplog.records) == 1
+    named = caplog.records[0].getMessage()
+    for name in idle:
+        assert f"{name} (" in named
+        assert getattr(opt, name) == opt.dict[name]
+        assert opt.dict[name] == given_values[name]
+    complete_options(opt)
+    opt.save(tmp_path / "saved.json")
+    assert Params(tmp_path / "saved.json") == opt
+
+
+NAMES = {
+    option: [option, *(name for name, options in ALIASES.items() if option in options)]
+    for option in {option for options in ALIASES.values() for option in options}
+}
+PAIRS = [(option, *pair) for option in sorted(NAMES) for pair in itertools.permutations(NAMES[option], 2)]
+VALUES = {"ssl_method": ("SimCLR", "SupCon"), "ssl_model": ("resnet18", "resnet34"), "random_jitter": ([9, 1], [8, 2])}
+GIVE_WAY = ["eval_key", "batch_size_eval", "batch_size"]  # for another stage, for several options: the last the most
+
+
+@pytest.mark.parametrize(("option", "one", "other"), PAIRS)
+def test_of_two_names_of_an_option_the_more_specific_counts_in_either_order(refusal, option, one, other):
+    values = VALUES.get(option, (16, 48) if "batch" in option else ("a", "b"))
+    yields = [GIVE_WAY.index(name) if name in GIVE_WAY else -1 for name in (one, other)]
+    if yields[0] == yields[1]:
+        message = refusal(json.dumps({one: values[0], other: values[1]}))
+        assert one in message
+        assert other in message
+        assert "give one of them" in message
+        return
+    opt = Params.from_dict({one: values[0], other: values[1]})
+    found = getattr(opt, option)
+    assert (list(found) if option == "random_jitter" else found) == values[yields[0] > yields[1]]
+
+
+@pytest.mark.parametrize(("option", "one", "other"), PAIRS)
+def test_two_names_of_an_option_that_agree(option, one, other):
+    value = VALUES.get(option, (48 if "batch" in option else "a",))[0]
+    opt = Params.from_dict({one: value, other: value})
+    assert opt == Params.from_dict({one: value} if one == "batch_size" else {other: value})
+    assert option in opt.dict
+
+
+def test_names_that_gave_way_are_replaced_by_what_is_set_later():
+    opt = Params.from_dict({"eval_key": "all", "valid_key": "valid"})
+    assert (opt.eval_key, opt.valid_key) == ("all", "valid")
+    opt.eval_key = "test"
+    assert (opt.eval_key, opt.valid_key) == ("test", "test")
+    opt = Params.from_dict({"batch_size": 64, "batch_size_train": 32, "batch_size_valid": 16})
+    opt.set({"batch_size": 8})
+    assert (opt.batch_size, opt.batch_size_train, opt.batch_size_valid) == (8, 8, 8)
+    assert opt == Params.from_dict({"batch_size": 8})
+
+
+UNKNOWN = [
+    "comment",
+    "author",
+    "my_notes",
+    "grid_cells",
+    "table_file",
+    "wandb",
+    "year",
+    "_hidden",
+    "parse",
+    "dict",
+    "é",
+]
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_a_name_that_is_like_no_option_is_kept_and_named(load, caplog, tmp_path, name):
+    value = {"a": [1, None, "x"]}
+    opt = load(json.dumps({"epochs": 3, name: value}))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"options without effect, kept as they are: {name} (not an option)"
+    ]
+    assert opt.dict[name] == value
+    opt.save(tmp_path / "saved.json")
+    assert Params(tmp_path / "saved.json") == opt
+    opt.epochs = 5
+    assert opt.dict == Params.from_dict({"epochs": 5, name: value}).dict
+
+
+def test_an_unknown_name_that_is_assigned_is_kept_and_said(caplog):
+    opt = Params.from_dict({})
+    opt.note = "mine"
+    assert opt.note == opt.dict["note"] == "mine"
+    assert "note is not an option" in caplog.text
+    opt.set({"remark": 1})
+    assert "remark (not an option)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("learning_rat", "learning_rate"),
+        ("Epochs", "epochs"),
+        ("syncbn", "syncBN"),
+        ("batchsize", "batch_size"),
+        ("eval_keys", "eval_key"),
+        ("image_file", "images_file"),
+        ("lr", "learning_rate"),
+        ("temperature", "temp"),
+        ("temprature", "temp"),
+    ],
+)
+def test_a_name_that_is_like_an_option_is_refused_with_it(refusal, name, option):
+    assert f"{name}: not an option; did you mean {option}?" in refusal(json.dumps({name: 1}))
+
+
+def test_a_file_of_many_unknown_names_is_no_options_file(refusal):
+    assert "100 problems" in refusal(json.dumps({f"site {number}": number for number in range(100)}))
 
 
 def test_the_reference_names_every_option_with_meaning_and_default():
@@ -452,5 +694,8 @@ def test_the_options_page_is_the_tables(request):
 
 def test_a_reference_of_one_option():
     assert as_text(["batch_size"]).count(" = ") == 2
+    text = as_text(["inpaint"])
+    assert "inpaint: Preprocessing" in text
+    assert " = " not in text
     with pytest.raises(OptionError, match="did you mean temp"):
         as_text(["tmep"])

@@ -25,10 +25,11 @@ from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params, complete_options
 from nenya.train import run
 from nenya.training import curves
+from nenya.training.build import distribute
 from nenya.training.checkpoint import read_checkpoint
 from nenya.training.curves import load_curves
-from nenya.training.gradients import compute_gradient, distribute
 from nenya.training.optim import set_optimizer
+from nenya.training.step import Step, compute_gradient
 
 CPU = torch.device("cpu")
 BATCH, STEPS = 12, 2
@@ -50,7 +51,7 @@ def train_some(images_file, method, parts, dtype):
             "accumulate": parts, "num_workers": 0,
         }
     )  # fmt: skip
-    loader = nenya_loader(opt)
+    loader, step = nenya_loader(opt), Step.from_options(opt, CPU)
     torch.manual_seed(ranks.rank)  # the first process's weights count
     model = SupConResNet("resnet18", feat_dim=8).to(dtype)
     with torch.no_grad():  # temper the logits, so that every pair has a say in the gradient
@@ -58,18 +59,18 @@ def train_some(images_file, method, parts, dtype):
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    network = distribute(model, opt, loader.batch_size, CPU)
+    network = distribute(model, opt, step.num_parts(loader.batch_size // ranks.size), CPU)
     optimizer = set_optimizer(opt, model)
     losses, first, seen = [], {}, []
     for batch in loader:
         optimizer.zero_grad(set_to_none=True)
-        share = compute_gradient(network, SupConLoss(temperature=0.5), batch, opt, CPU)
-        losses.append(float(parallel.total(share)))
+        share = compute_gradient(network, SupConLoss(temperature=0.5), batch, step)
+        losses.append(float(parallel.all_reduce_sum(share)))
         first = first or {name: weights.grad.clone() for name, weights in model.named_parameters()}
         optimizer.step()
         seen.append((batch.rows, batch.view1, batch.view2))
-    views = parallel.share_objects(seen)
-    together = [[torch.cat(column) for column in zip(*step, strict=True)] for step in zip(*views, strict=True)]
+    views = parallel.all_gather_objects(seen)
+    together = [[torch.cat(column) for column in zip(*columns, strict=True)] for columns in zip(*views, strict=True)]
     return losses, first, copy.deepcopy(model.state_dict()), together
 
 
@@ -110,9 +111,10 @@ def compute(rank, folder, images_file):
         results = {str(case): train_some(images_file, *case) for case in CASES}
         results["errors"] = errors_of(rank)
         results["buffers"] = buffers_of(rank)
-        results["any"] = parallel.any_of(rank == 1, False)
-        results["objects"] = parallel.share_objects({"rank": rank})
-        results["first"] = parallel.from_first(f"from {rank}")
+        results["any"] = parallel.all_reduce_any(rank == 1, False)
+        results["objects"] = parallel.all_gather_objects({"rank": rank})
+        results["first"] = parallel.broadcast_object(f"from {rank}")
+        results["rank zero"] = rank_zero_of(rank)
     torch.save(results, f"{folder}/{ranks.size}_{rank}.pt")
 
 
@@ -131,10 +133,28 @@ def errors_of(rank):
     return None
 
 
+def rank_zero_of(rank):
+    """Where work for rank 0 is done, and what all raise when it fails."""
+    done = []
+
+    @parallel.rank_zero
+    def work(*, fail):
+        done.append(rank)
+        if fail:
+            raise DataError("no room")
+
+    work(fail=False)
+    try:
+        work(fail=True)
+    except NenyaError as error:
+        return done, type(error).__name__, str(error)
+    return done, None, None
+
+
 def buffers_of(rank):
     norm = nn.BatchNorm1d(3)
     norm.running_mean.fill_(rank + 5)
-    parallel.same_buffers(norm)
+    parallel.broadcast_buffers(norm)
     return norm.running_mean
 
 
@@ -192,6 +212,13 @@ def test_an_error_in_one_process_is_an_error_in_all(many):
     assert many[0]["errors"][1] == f"process 1 of {len(many)}: the file is gone"
 
 
+def test_work_for_rank_zero_is_done_there_alone_and_fails_in_all(many):
+    size = len(many)
+    assert many[0]["rank zero"] == ([0, 0], "DataError", "no room")
+    for found in many[1:]:
+        assert found["rank zero"] == ([], "OtherProcessError", f"process 0 of {size}: no room")
+
+
 def test_what_processes_exchange(many):
     for found in many:
         assert found["any"] == [True, False]
@@ -200,60 +227,29 @@ def test_what_processes_exchange(many):
         assert found["buffers"].tolist() == [5, 5, 5]
 
 
+@pytest.mark.parametrize(("rank", "error"), [(0, OptionError), (1, OtherProcessError)])
+def test_a_torch_that_is_too_old_is_refused_before_processes_meet(monkeypatch, rank, error):
+    monkeypatch.delattr(torch.distributed, "all_gather_single")
+    monkeypatch.setattr(torch, "__version__", "2.6.0")
+    place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    wanted = r"several processes need torch 2\.13 or later, and this is torch 2\.6\.0"
+    with pytest.raises(error, match=wanted), parallel.join(cuda_use=False):
+        pass
+
+
 def test_a_single_process_exchanges_with_itself():
     z = torch.randn(3, 2)
     assert parallel.current() == parallel.Ranks(0, 1, 0)
-    assert parallel.gather(z) is z
-    assert parallel.total(z) is z
-    assert parallel.share_objects(5) == [5]
-    assert parallel.from_first(5) == 5
-    assert parallel.any_of(True, False) == [True, False]
+    assert parallel.all_gather(z) is z
+    assert parallel.all_reduce_sum(z) is z
+    assert parallel.all_gather_objects(5) == [5]
+    assert parallel.broadcast_object(5) == 5
+    assert parallel.all_reduce_any(True, False) == [True, False]
     assert parallel.together(lambda: 5) == 5
     error = DataError("x")
     assert parallel.common(error) is error
-
-
-TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-SRUN = {
-    "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "123456",
-    "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "gpu[007-008]",
-}  # fmt: skip
-
-
-def test_the_place_is_read_from_torchrun_and_from_srun():
-    assert parallel.place_from_environment({}) == (parallel.Ranks(), {})
-    assert parallel.place_from_environment(TORCHRUN) == (parallel.Ranks(2, 4, 0), {})
-    ranks, more = parallel.place_from_environment(SRUN)
-    assert ranks == parallel.Ranks(5, 8, 1)
-    assert more["MASTER_ADDR"] == "gpu007"
-    assert 1024 < int(more["MASTER_PORT"]) < 65536
-
-
-def test_a_slurm_batch_script_is_one_process_whatever_its_job_has():
-    batch = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "a[1-2]"}
-    assert parallel.place_from_environment(batch)[0] == parallel.Ranks()
-
-
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR and MASTER_PORT"),
-        (TORCHRUN | {"RANK": "4"}, "there are 4"),
-        (TORCHRUN | {"RANK": "x"}, "whole number"),
-        (SRUN | {"SLURM_STEP_NODELIST": ""}, "node list"),
-    ],
-)
-def test_an_environment_that_makes_no_sense_is_refused(environment, message):
-    with pytest.raises(OptionError, match=message):
-        parallel.place_from_environment(environment)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [("n1", "n1"), ("n1,n2", "n1"), ("n[03-05,9],m", "n03"), ("n[7,9]-ib", "n7-ib"), ("a.b.c", "a.b.c")],
-)
-def test_the_first_node_of_a_slurm_list(nodes, first):
-    assert parallel.first_node(nodes) == first
 
 
 @pytest.mark.parametrize(
@@ -332,12 +328,24 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny, caplog):
     assert state_of(more)["epoch"] == 3
 
 
-def train_apart(rank, options):
-    run(options[rank])
+def refused(rank, options, folders):
+    """Train with options and in a folder of the process's own; every process learns that the work is not the same."""
+    os.chdir(folders[rank])
+    with pytest.raises(OptionError if rank == 0 else OtherProcessError, match="same options and data"):
+        run(options[rank])
 
 
-def test_processes_with_other_options_are_refused(tiny):
-    assert in_processes(2, train_apart, [tiny(temp=0.1), tiny(temp=0.2)]) == [1, 1]
+def test_processes_with_other_options_are_refused(tiny, tmp_path):
+    assert in_processes(2, refused, [tiny(temp=0.1), tiny(temp=0.2)], 2 * [tmp_path]) == [0, 0]
+
+
+def test_processes_with_other_data_under_the_same_name_are_refused(tiny, cutouts, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for seed, folder in enumerate(folders):
+        folder.mkdir()
+        with h5py.File(folder / "own.h5", "w") as file:
+            file["train"] = cutouts(24, 16, seed)
+    assert in_processes(2, refused, 2 * [tiny(images_file="own.h5")], folders) == [0, 0]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_all(tiny):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -143,6 +144,89 @@ def test_other_data_under_the_same_name_are_refused_and_the_same_elsewhere_are_n
         run(tiny(epochs=3, cosine=False, images_file=str(moved)), resume=True)
 
 
+@pytest.mark.parametrize("layout", ["in memory", "in one piece", "in chunks"])
+def test_a_file_put_in_place_of_the_imagery_after_the_start_is_never_read(
+    tiny, image_file, tmp_path, monkeypatch, layout
+):
+    """A resumed run first validates when an epoch is over. Integers: they have no gaps that are looked for before."""
+    with h5py.File(image_file, "a") as file:
+        for key in ("train", "valid"):
+            pixels = (100 * (file[key][...] - 290)).astype(np.int16)
+            del file[key]
+            file.create_dataset(key, data=pixels, chunks=(2, 1, 16, 16) if layout == "in chunks" else None)
+    options = {"epochs": 2, "cosine": False, "cache_mb": 1024 if layout == "in memory" else 0}
+    expected = run(tiny(**options, trial="whole"))
+    run(tiny(**options | {"epochs": 1}, trial="parts"))
+    other = tmp_path / "other.h5"
+    with h5py.File(image_file) as file, h5py.File(other, "w") as replaced:
+        for key in ("train", "valid"):
+            replaced.create_dataset(key, data=file[key][...][::-1] // 2, chunks=file[key].chunks)
+    original = torch.optim.SGD.step
+
+    def replace_and_step(self, *args, **kwargs):
+        if other.exists():
+            os.replace(other, image_file)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", replace_and_step)
+    resumed = run(tiny(**options, trial="parts"), resume=True)
+    assert not other.exists()
+    assert resumed.curves.valid.loss == expected.curves.valid.loss
+    assert resumed.curves.health == expected.curves.health
+
+
+def replace_validation(image_file, new):
+    """Change the validation set of a file: other pixels, other labels, or none at all."""
+    with h5py.File(image_file, "a") as file:
+        if new == "pixels":
+            file["valid"][...] = file["valid"][...] + 1
+        elif new == "labels":
+            file["valid_labels"][...] = 2 - file["valid_labels"][...]
+        else:
+            del file["valid"]
+
+
+@pytest.mark.parametrize("new", ["pixels", "labels", "none"])
+def test_another_validation_set_is_refused_unless_forced(tiny, image_file, caplog, new):
+    options = {"cosine": False, "ssl_method": "SupCon"}
+    before = (run(tiny(epochs=1, **options)).folder / LAST).read_bytes()
+    replace_validation(image_file, new)
+    with pytest.raises(OptionError, match="validation data: 12 usable cutouts") as refused:
+        run(tiny(epochs=2, **options), resume=True)
+    assert "training data" not in str(refused.value)
+    done = run(tiny(epochs=2, **options), resume=True, force=True)
+    assert "changed since the checkpoint: validation data" in caplog.text
+    assert (done.folder / PREVIOUS).read_bytes() == before
+    assert run(tiny(epochs=3, **options), resume=True).epoch == 3  # these are the run's data now
+
+
+def test_an_epoch_under_way_goes_on_with_another_validation_set(tiny, image_file, kill_at, caplog):
+    """Its batches are the same."""
+    caplog.set_level("INFO")
+    options = tiny(epochs=1, save_every_minutes=EVERY_STEP)
+    kill_at(2, after=True)
+    with pytest.raises(Killed):
+        run(options)
+    kill_at(99)
+    replace_validation(image_file, "pixels")
+    run(options, resume=True, force=True)
+    assert "after epoch 0 and batch 1 of the next" in caplog.text
+    assert "begins anew" not in caplog.text
+
+
+@pytest.mark.parametrize("field", ["data", "valid_data"])
+def test_a_checkpoint_that_does_not_tell_its_data_is_resumed(tiny, image_file, field):
+    """Those of earlier versions do not tell."""
+    done = run(tiny(epochs=1, cosine=False))
+    state = torch.load(done.folder / LAST, weights_only=True)
+    del state[field]
+    torch.save(state, done.folder / LAST)
+    with h5py.File(image_file, "a") as file:
+        key = "train" if field == "data" else "valid"
+        file[key][...] = file[key][...] + 1
+    assert run(tiny(epochs=2, cosine=False), resume=True).epoch == 2
+
+
 def test_a_longer_cosine_is_another_run(tiny):
     run(tiny(epochs=1))
     with pytest.raises(OptionError, match="epochs 1 -> 2"):
@@ -214,3 +298,8 @@ def test_a_save_after_a_kill_between_two_files_leaves_no_leftover(tiny):
     keep_previous(done.folder)
     assert (done.folder / PREVIOUS).samefile(done.folder / LAST)
     assert not list(done.folder.glob(".*unfinished*"))
+
+
+def test_what_nothing_reads_may_change(tiny):
+    run(tiny(epochs=1, cosine=False, tbl_file="s3://a", remark="first"))
+    assert run(tiny(epochs=2, cosine=False, tbl_file="s3://b", remark="second"), resume=True).epoch == 2

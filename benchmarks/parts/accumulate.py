@@ -15,9 +15,11 @@ from benchmarks.parts.step import options
 from benchmarks.results import Section, Table
 from nenya.data.loaders import nenya_loader
 from nenya.params import Params
-from nenya.training.epoch import Pass, train_epoch
-from nenya.training.optim import set_optimizer
-from nenya.training.step import set_model
+from nenya.training.build import set_model
+from nenya.training.epoch import train_epoch
+from nenya.training.ledger import Pass
+from nenya.training.optim import Schedule, set_optimizer
+from nenya.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def prepare(file: str, batch: int, pieces: int, image_size: int) -> Callable[[],
     model, criterion = set_model(opt, cuda_use=False)
     optimizer = set_optimizer(opt, model)
 
+    step = Step.from_options(opt, torch.device("cpu"))
     updates = 0
 
     def count(*_: object) -> None:
@@ -96,7 +99,7 @@ def prepare(file: str, batch: int, pieces: int, image_size: int) -> Callable[[],
     optimizer.register_step_post_hook(count)
 
     def update() -> Pass:
-        done = train_epoch(loader, model, criterion, optimizer, 1, opt, device=torch.device("cpu"))
+        done = train_epoch(loader, model, criterion, optimizer, 1, step, Schedule.from_options(opt))
         assert updates == 1, f"{updates} updates of {batch} cutouts in {pieces} pieces where one was meant"
         return done
 

@@ -12,7 +12,8 @@ import torch
 from benchmarks.measure import Series, interleave, ratio, seconds, throughput
 from benchmarks.parts.network import CPU, lacking_bf16, step
 from benchmarks.results import Section, Table
-from nenya.training.runtime import keeping_memory, lacking_compiler
+from nenya.machine.compiler import lacking_compiler
+from nenya.machine.memory import keeping_memory
 
 CUTOUTS = {32: 64, 64: 32}  # in a batch, by pixels
 

@@ -14,11 +14,13 @@ from benchmarks import imagery
 from benchmarks.measure import Series, interleave, ratio
 from benchmarks.parts.step import gflop_per_cutout
 from benchmarks.results import Bar, Section, Table
-from nenya.data.loaders import Batch, ViewLoader, nenya_loader
+from nenya.data.batch import Batch, Loader
+from nenya.data.loaders import ViewLoader, nenya_loader
 from nenya.params import Params
-from nenya.training.epoch import Loader, train_epoch
-from nenya.training.optim import set_optimizer
-from nenya.training.step import set_model
+from nenya.training.build import set_model
+from nenya.training.epoch import train_epoch
+from nenya.training.optim import Schedule, set_optimizer
+from nenya.training.step import Step
 
 COMMAND = "python -m benchmarks cuda"
 MATMUL_SIZES = (4096, 8192, 16384)
@@ -129,6 +131,7 @@ def _measure(opt: Params, sizes: _Sizes) -> _Run:
     loader = nenya_loader(opt)
     model, criterion = set_model(opt)
     optimizer = set_optimizer(opt, model)
+    how = Step.from_options(opt, device), Schedule.from_options(opt)
     epoch = 0
     noted: list[float] = []
 
@@ -138,7 +141,7 @@ def _measure(opt: Params, sizes: _Sizes) -> _Run:
         epoch += 1
         torch.cuda.synchronize()
         started = time.perf_counter()
-        done = train_epoch(batches, model, criterion, optimizer, epoch, opt, device=device)
+        done = train_epoch(batches, model, criterion, optimizer, epoch, *how)
         torch.cuda.synchronize()
         if isinstance(batches, ViewLoader):
             noted.append(done.waiting_share)

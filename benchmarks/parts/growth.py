@@ -18,9 +18,10 @@ from benchmarks.parts.step import options
 from benchmarks.results import Bar, Section, Table
 from nenya.data.loaders import ViewLoader, nenya_loader
 from nenya.params import Params
+from nenya.training.build import set_model
 from nenya.training.epoch import train_epoch
-from nenya.training.optim import set_optimizer
-from nenya.training.step import set_model
+from nenya.training.optim import Schedule, set_optimizer
+from nenya.training.step import Step
 
 BATCH = 64
 IMAGE_SIZE = 64  # pixels
@@ -114,7 +115,8 @@ def prepare_run(file: str, steps: int, image_size: int) -> Callable[[], object]:
         loader = nenya_loader(opt)
         loader.max_batches = steps
         model, criterion = set_model(opt, cuda_use=False)
-        return train_epoch(loader, model, criterion, set_optimizer(opt, model), 1, opt, device=torch.device("cpu"))
+        step = Step.from_options(opt, torch.device("cpu"))
+        return train_epoch(loader, model, criterion, set_optimizer(opt, model), 1, step, Schedule.from_options(opt))
 
     return run
 

@@ -16,7 +16,7 @@ from benchmarks.measure import Peak, Series, fresh, interleave, ratio, seconds
 from benchmarks.results import Bar, Section, Table
 from nenya import losses
 from nenya.losses import SupConLoss
-from nenya.training.runtime import keeping_memory
+from nenya.machine.memory import keeping_memory
 
 FEAT_DIM = 128  # D
 _TEXTBOOK_MATRICES = 8.1  # [2B, 2B] float32 that the textbook form holds at its peak, measured at 2048 pairs

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.conventional import with_torchs_convolutions
 from benchmarks.measure import Series, interleave, ratio, seconds, throughput
 from benchmarks.results import Section, Table
-from nenya.models import convolution, winograd
+from nenya.kernels import convolution, use_fast_convolutions, winograd
+from nenya.machine.device import computes_bf16
+from nenya.machine.memory import keeping_memory
 from nenya.models.resnet_big import SupConResNet
-from nenya.training.runtime import computes_bf16, keeping_memory
 
 CPU = torch.device("cpu")
 
@@ -255,8 +255,8 @@ def step(
     """
     torch.manual_seed(0)
     model = SupConResNet("resnet18")
-    if not ours:
-        with_torchs_convolutions(model)
+    if ours:
+        use_fast_convolutions(model)
     model.to(memory_format=torch.channels_last)
     if backend is not None:
         model.compile(backend=backend)

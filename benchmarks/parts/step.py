@@ -15,12 +15,14 @@ from benchmarks import conventional, imagery
 from benchmarks.measure import Series, interleave, ratio, steady_rate
 from benchmarks.parts.limits import best_matmul_rate
 from benchmarks.results import Bar, Section, Table
-from nenya.data.loaders import Batch, nenya_loader
+from nenya.data.batch import Batch
+from nenya.data.loaders import nenya_loader
+from nenya.machine.device import computes_bf16
 from nenya.params import Params
+from nenya.training.build import set_model
 from nenya.training.epoch import train_epoch
-from nenya.training.optim import set_optimizer
-from nenya.training.runtime import computes_bf16
-from nenya.training.step import contrastive_loss, set_model
+from nenya.training.optim import Schedule, set_optimizer
+from nenya.training.step import Step, contrastive_loss
 
 WINDOW, SHIFT = 40, 5  # pixels
 WINDOW_MB = 1  # half of the file, so that a pass begins before all of it is unpacked
@@ -112,6 +114,7 @@ def _nenya(file: Path, sizes: _Sizes, precision: str) -> Callable[[int], _Pass]:
     loader = nenya_loader(opt)
     model, criterion = set_model(opt, cuda_use=False)
     optimizer = set_optimizer(opt, model)
+    step, schedule = Step.from_options(opt, CPU), Schedule.from_options(opt)
     epoch = 0
 
     def run(num_steps: int) -> _Pass:
@@ -124,7 +127,7 @@ def _nenya(file: Path, sizes: _Sizes, precision: str) -> Callable[[int], _Pass]:
             ended.append(time.perf_counter())
             return False
 
-        done = train_epoch(loader, model, criterion, optimizer, epoch, opt, device=CPU, pause=note)
+        done = train_epoch(loader, model, criterion, optimizer, epoch, step, schedule, pause=note)
         return _Pass(steady_rate(ended, sizes.batch_size), done.waiting_share)
 
     return run
@@ -135,7 +138,9 @@ def gflop_per_cutout(opt: Params, device: torch.device = CPU) -> float:
     model, criterion = set_model(opt, cuda_use=device.type == "cuda")
     view1, view2 = torch.randn(2, 2, 1, opt.image_size, opt.image_size)
     with FlopCounterMode(display=False) as counter:
-        contrastive_loss(model, criterion, Batch(view1, view2, None, torch.arange(2)), "SimCLR", device).backward()
+        contrastive_loss(
+            model, criterion, Batch(view1, view2, None, torch.arange(2)), Step("SimCLR", device, precision="fp32")
+        ).backward()
     return float(counter.get_total_flops()) / 2 / 1e9
 
 

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nenya import parallel
 from nenya.data.augment import TRAIN, VALID, Views
+from nenya.data.batch import Batch
 from nenya.data.images import ImageFile
 from nenya.data.order import (
     Rows,
@@ -41,22 +42,6 @@ MIN_WINDOW_BATCHES = 4
 MIN_WINDOW_CHUNKS = 8
 
 _MB = 2**20
-
-
-class Batch(NamedTuple):
-    """Two views of the same cutouts.
-
-    Attributes:
-        view1: [B, C, h, w], float32.
-        view2: [B, C, h, w], float32.
-        labels: [B], int64, or None for a method without labels.
-        rows: Which cutout of the file each is [B], int64.
-    """
-
-    view1: Tensor
-    view2: Tensor
-    labels: Tensor | None
-    rows: Tensor
 
 
 class ViewLoader:
@@ -172,6 +157,10 @@ class ViewLoader:
     def num_samples(self) -> int:
         """Number of usable cutouts."""
         return len(self.images.usable)
+
+    def places(self, rows: Tensor) -> npt.NDArray[np.int64]:
+        """Where in a validation pass each of some rows [B] comes, from 0: [B]."""
+        return np.searchsorted(self.images.usable, rows.cpu().numpy())
 
     @property
     def num_batches(self) -> int:

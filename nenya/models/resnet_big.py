@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nenya.errors import DataError, OptionError
-from nenya.models.convolution import Conv2d
 
 STEM_CHANNELS = 3
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -218,11 +217,11 @@ def stem(num_channels: int) -> nn.Conv2d:
 
 
 def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
 
 
 def _conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return Conv2d(in_channels, out_channels, kernel_size=1, stride=stride)
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 import nenya
 from nenya.errors import CheckpointError
 from nenya.files import atomic_write
+from nenya.kernels import use_fast_convolutions
 from nenya.models import assemble_model
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
@@ -70,6 +71,7 @@ def write_checkpoint(
     *,
     partial_losses: Sequence[float] = (),
     data: str | None = None,
+    valid_data: str | None = None,
     epoch_files: Sequence[str] = (),
     num_processes: int = 1,
 ) -> None:
@@ -86,6 +88,7 @@ def write_checkpoint(
         file: Where to.
         partial_losses: Losses of the batches done of the epoch after `epoch`.
         data: What tells the training data from others.
+        valid_data: What tells the validation data from others; "none" for a run without.
         epoch_files: Names of the checkpoints of single epochs that the run has written and kept.
         num_processes: How many trained together.
 
@@ -100,6 +103,7 @@ def write_checkpoint(
         "partial_losses": list(partial_losses),
         "random_state": torch.get_rng_state(),
         "data": data,
+        "valid_data": valid_data,
         "epoch_files": list(epoch_files),
         "num_processes": num_processes,
         "nenya_version": nenya.__version__,
@@ -226,6 +230,7 @@ def load_model(file: str | os.PathLike[str]) -> tuple[SupConResNet, dict[str, An
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{file}: the weights are not those of a {name}: {_reason(error)}.") from error
+    use_fast_convolutions(model)
     return model.eval(), options
 
 

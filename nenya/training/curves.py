@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
-from nenya.errors import DataError
-from nenya.files import atomic_hdf5, atomic_write
-from nenya.training.epoch import Pass
+from nenya.drawing import attempt, picture
+from nenya.errors import DataError, printable
+from nenya.files import atomic_hdf5, sealed_hdf5
 from nenya.training.health import Health
+from nenya.training.ledger import Pass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FOLDER = "learning_curve"
+_NO_PACKING = {h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SHUFFLE}  # filters that change no dataset's size
 _HEALTH_FIELDS = tuple(field.name for field in dataclasses.fields(Health))
 
 
@@ -81,26 +87,37 @@ class Curves:
         return Curves(self.train.until(epoch), self.valid.until(epoch), health)
 
     def save(self, folder: str | os.PathLike[str], name: str) -> None:
-        """Write the files and the picture, each whole or not at all.
+        """Write the files and the picture, each whole or not at all; nothing where nothing is recorded.
 
         Args:
             folder: The model folder.
             name: The model's name, with which the files' names begin.
 
+        A picture that cannot be drawn is a warning: what it shows is in the files.
+
         Raises:
             NenyaError: They cannot be written.
         """
+        if not (self.train.epochs or self.health):
+            return
         for part, series in (("train", self.train), ("valid", self.valid)):
             if series.epochs:
                 _write_series(_file(folder, name, f"losses_{part}"), part, series)
         if self.health:
             _write_health(_file(folder, name, "health_valid"), self.health)
-        draw(self, picture_file(folder, name), name)
+        path = picture_file(folder, name)
+        attempt(lambda: draw(self, path, name), path)
 
 
 def picture_file(folder: str | os.PathLike[str], name: str) -> Path:
     """Path of the picture of the curves."""
     return _file(folder, name, "curves", ".png")
+
+
+def curve_files(folder: str | os.PathLike[str], name: str) -> list[Path]:
+    """Paths of all files that the curves of a run are written to."""
+    tables = [_file(folder, name, what) for what in ("losses_train", "losses_valid", "health_valid")]
+    return [*tables, picture_file(folder, name)]
 
 
 def _file(folder: str | os.PathLike[str], name: str, what: str, suffix: str = ".h5") -> Path:
@@ -120,6 +137,9 @@ def load_curves(folder: str | os.PathLike[str], name: str) -> Curves:
     Raises:
         DataError: A file is damaged.
     """
+    place = Path(folder) / FOLDER
+    if os.path.lexists(place) and not place.is_dir():
+        raise DataError(f"{place} is not a folder; expected the learning curves in it. Move it away.")
     return Curves(
         train=_read_series(_file(folder, name, "losses_train"), "train"),
         valid=_read_series(_file(folder, name, "losses_valid"), "valid"),
@@ -163,32 +183,70 @@ def redraw(folder: str | os.PathLike[str]) -> Path:
 
 
 def _write_series(path: Path, part: str, series: Series) -> None:
-    with atomic_hdf5(path) as file:
-        file.create_dataset(f"loss_{part}", data=np.array(series.loss))
-        file.create_dataset(f"loss_step_{part}", data=np.array(series.loss_step))
-        file.create_dataset(f"loss_avg_{part}", data=np.array(series.loss_avg))
-        file.create_dataset(f"epoch_{part}", data=np.array(series.epochs, dtype=np.int64))
-        file.create_dataset(f"epoch_step_{part}", data=np.array(series.step_epochs, dtype=np.int64))
+    columns = {
+        f"loss_{part}": np.array(series.loss),
+        f"loss_step_{part}": np.array(series.loss_step),
+        f"loss_avg_{part}": np.array(series.loss_avg),
+        f"epoch_{part}": np.array(series.epochs, dtype=np.int64),
+        f"epoch_step_{part}": np.array(series.step_epochs, dtype=np.int64),
+    }
+    _write_columns(path, columns)
 
 
 def _read_series(path: Path, part: str) -> Series:
-    if not path.is_file():
-        return Series()
-    try:
-        with h5py.File(path, "r") as file:
-            loss, loss_step, loss_avg = (_column(file, f"loss{which}_{part}") for which in ("", "_step", "_avg"))
-            numbered = f"epoch_{part}" in file  # files of the historical code do not number the epochs
-            epochs = _column(file, f"epoch_{part}") if numbered else range(1, len(loss) + 1)
-            of_steps = _column(file, f"epoch_step_{part}") if numbered else _spread_evenly(len(loss_step), len(loss))
+    with _reading(path, "learning curves") as file:
+        if file is None:
+            return Series()
+        loss, loss_step, loss_avg = (_column(file, f"loss{which}_{part}") for which in ("", "_step", "_avg"))
+        numbered = f"epoch_{part}" in file  # files of the historical code do not number the epochs
+        epochs = _column(file, f"epoch_{part}") if numbered else range(1, len(loss) + 1)
+        of_steps = _column(file, f"epoch_step_{part}") if numbered else _spread_evenly(len(loss_step), len(loss))
         if len(epochs) != len(loss) or not len(loss_step) == len(loss_avg) == len(of_steps):
             raise ValueError("its datasets have different lengths")
         return Series(list(map(int, epochs)), loss, loss_step, loss_avg, list(map(int, of_steps)))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: the learning curves cannot be read: {error}. Move the file away.") from error
+
+
+def _write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write columns as datasets, each with a checksum, and one over the whole file."""
+    with atomic_hdf5(path, sealed=True) as file:
+        for name, column in columns.items():
+            # HDF5 keeps checksums of chunks; one that is empty has none
+            whole = {"chunks": column.shape, "fletcher32": True} if column.size else {}
+            file.create_dataset(name, data=column, **whole)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, what: str) -> Iterator[h5py.File | None]:
+    """Open a file of columns, None where there is none.
+
+    HDF5 finds that a file is damaged in more ways than its documentation names, so that any failure counts as one.
+    """
+    try:
+        if not os.path.lexists(path):
+            yield None
+            return
+        with sealed_hdf5(path) as file:
+            yield file
+    except Exception as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise DataError(f"{path}: the {what} cannot be read: {reason}. Move the file away.") from error
 
 
 def _column(file: h5py.File, name: str) -> list[float]:
-    column: list[float] = file[name][...].tolist()
+    """The numbers of a dataset [n], if they are all in this file and as they are: so none can ask for much memory."""
+    if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
+        raise ValueError(f"{name} lies in another file")
+    dataset = file[name]
+    if dataset.is_virtual or dataset.external is not None:
+        raise ValueError(f"{name} lies in another file")
+    if dataset.dtype.kind not in "fiu" or dataset.ndim != 1:
+        raise ValueError(f"{name} is {dataset.dtype} of shape {dataset.shape}; expected numbers [n]")
+    pipeline = dataset.id.get_create_plist()
+    if not {pipeline.get_filter(number)[0] for number in range(pipeline.get_nfilters())} <= _NO_PACKING:
+        raise ValueError(f"{name} is compressed; expected numbers as they are")
+    if max(dataset.size, *(dataset.chunks or (0,))) * dataset.dtype.itemsize > file.id.get_filesize():
+        raise ValueError(f"{name} declares {dataset.size} numbers, more than the file holds")
+    column: list[float] = dataset[...].tolist()
     return column
 
 
@@ -198,23 +256,17 @@ def _spread_evenly(num_steps: int, num_epochs: int) -> list[int]:
 
 
 def _write_health(path: Path, health: dict[int, Health]) -> None:
-    with atomic_hdf5(path) as file:
-        file.create_dataset("epoch", data=np.array(list(health), dtype=np.int64))
-        for name in _HEALTH_FIELDS:
-            file.create_dataset(name, data=np.array([getattr(figures, name) for figures in health.values()]))
+    columns = {name: np.array([getattr(figures, name) for figures in health.values()]) for name in _HEALTH_FIELDS}
+    _write_columns(path, {"epoch": np.array(list(health), dtype=np.int64), **columns})
 
 
 def _read_health(path: Path) -> dict[int, Health]:
-    if not path.is_file():
-        return {}
-    try:
-        with h5py.File(path, "r") as file:
-            columns = [_column(file, name) for name in _HEALTH_FIELDS]
-            epochs = _column(file, "epoch")
-        rows = zip(epochs, zip(*columns, strict=True), strict=True)
+    with _reading(path, "health figures") as file:
+        if file is None:
+            return {}
+        columns = [_column(file, name) for name in _HEALTH_FIELDS]
+        rows = zip(_column(file, "epoch"), zip(*columns, strict=True), strict=True)
         return {int(epoch): Health(*row) for epoch, row in rows}
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: the health figures cannot be read: {error}. Move the file away.") from error
 
 
 def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:
@@ -226,21 +278,22 @@ def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:
         title: Heading.
 
     Raises:
-        NenyaError: The file cannot be written.
+        NenyaError: matplotlib cannot be used, or the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # needs no display
-    from matplotlib.figure import Figure
+    with picture(path, (11, 7.5) if curves.health else (6, 4.2), dpi=110) as figure:
+        _draw_in(figure, curves, title)
+
+
+def _draw_in(figure: Figure, curves: Curves, title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     with_health = len(curves.health) > 0
-    figure = Figure(figsize=(11, 7.5) if with_health else (6, 4.2))
-    FigureCanvasAgg(figure)
     shape = (2, 2) if with_health else (1, 1)
     axes: list[Axes] = list(figure.subplots(*shape, squeeze=False).ravel())
     # fixed margins: matplotlib's layout engines draw everything twice, and this runs after every epoch
     figure.subplots_adjust(left=0.07 if with_health else 0.12, right=0.94, bottom=0.08 if with_health else 0.12)
     figure.subplots_adjust(top=0.93, wspace=0.32, hspace=0.25)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
 
     loss = axes[0]
     steps = np.asarray(curves.train.step_epochs, dtype=float)
@@ -262,8 +315,6 @@ def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:
     for axis in axes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=110)
 
 
 def _draw_health(axes: list[Axes], health: dict[int, Health]) -> None:

@@ -12,13 +12,17 @@ from torch import Tensor
 
 from nenya.data.augment import Views
 from nenya.data.images import ImageFile
+from nenya.machine.device import arithmetic, autocast, choose_precision
+from nenya.machine.memory import keeping_memory
+from nenya.models.inference import evaluating
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
-from nenya.training.runtime import autocast, evaluating, keeping_memory, settle_arithmetic
+from nenya.training.health import cosine_rounding
 
 Metric = Literal["cosine", "euclidean"]
 
 _MOST_DISTANCES = 2**24  # from queries to the gallery that are in memory at once: 128 MB
+_CENTRE_ITEMS = 100  # of the gallery, enough to say where it lies
 
 
 def encode_cutouts(
@@ -39,8 +43,8 @@ def encode_cutouts(
     device = torch.device(device)
     views = Views.from_options(opt, images.height, images.width)
     features = []
-    settle_arithmetic(opt.precision, device)
-    with keeping_memory(device), evaluating(model), autocast(opt, device):
+    dtype = choose_precision(opt.precision, device)
+    with arithmetic(opt.precision, device), keeping_memory(device), evaluating(model), autocast(dtype, device):
         for rows in np.array_split(images.usable, -(-len(images.usable) // batch_size)):
             pixels = views.plain(torch.from_numpy(images.read(rows)).to(device))
             h = model.encode(pixels.contiguous(memory_format=torch.channels_last))
@@ -56,6 +60,9 @@ def pixel_features(images: ImageFile) -> Tensor:
 def nearest(queries: Tensor, gallery: Tensor, count: int, metric: Metric = "cosine") -> Tensor:
     """The nearest gallery items of each query.
 
+    Items as near as each other, up to rounding, come in the order of the gallery, so that the answer is the same with
+    every processor's kernels: imagery holds some cutouts twice.
+
     Args:
         queries: [M, D].
         gallery: [N, D].
@@ -65,14 +72,38 @@ def nearest(queries: Tensor, gallery: Tensor, count: int, metric: Metric = "cosi
     Returns:
         Indices [M, count], the nearest first.
     """
-    a, b = queries.double(), gallery.double()  # in float32, squares of pixels near 290 K would swamp their differences
+    a, b = queries.double(), gallery.double()
     if metric == "cosine":
         a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
-    length = b.square().sum(dim=1)
+    else:
+        # Squares of pixels near 290 K would swamp their differences. No mean as centre: one cutout can lie far away.
+        centre = b[:: -(-len(b) // _CENTRE_ITEMS)].median(dim=0).values
+        a, b = a - centre, b - centre
     rows = max(1, _MOST_DISTANCES // max(1, len(b)))
-    # |a - b|^2 up to a term that is the same for all items of the gallery, for some queries at a time
-    distances = (length - 2 * a[start : start + rows] @ b.T for start in range(0, max(1, len(a)), rows))
-    return torch.cat([distance.topk(count, dim=1, largest=False).indices for distance in distances])
+    return torch.cat([_nearest(a[start : start + rows], b, count) for start in range(0, max(1, len(a)), rows)])
+
+
+def _nearest(queries: Tensor, gallery: Tensor, count: int) -> Tensor:
+    """`nearest` by distance, all queries at once."""
+    lengths, own_lengths = torch.linalg.vector_norm(gallery, dim=1), torch.linalg.vector_norm(queries, dim=1)
+    # |a - b|^2 up to a term that is the same for all items of the gallery
+    distance = lengths.square() - 2 * queries @ gallery.T
+
+    def rounding(lengths: Tensor) -> Tensor:
+        """How far such distances to items of these lengths can be from the exact ones: [M, ...]."""
+        error: Tensor = cosine_rounding(gallery.shape[1]) * lengths * (lengths + 2 * own_lengths[:, None])
+        return error
+
+    closest, items = distance.topk(min(count + 1, len(gallery)), dim=1, largest=False)
+    reach = closest[:, count - 1 : count] + 2 * rounding(lengths.max())
+    if bool((closest[:, count:] <= reach).any()):  # more than `count`, and who belongs to them is a matter of rounding
+        num_candidates = int((distance <= reach).sum(dim=1).max())
+        closest, items = distance.topk(num_candidates, dim=1, largest=False)
+    unsure = rounding(lengths[items])
+    apart = closest.diff(dim=1) > unsure[:, 1:] + unsure[:, :-1]
+    place = F.pad(apart.cumsum(dim=1), (1, 0))  # equal for those as near as each other
+    in_order = (place * len(gallery) + items).sort(dim=1).values[:, :count]
+    return torch.remainder(in_order, len(gallery))
 
 
 def knn_accuracy(

@@ -15,14 +15,17 @@ from torch import Tensor
 
 _TILE = 2048  # rows of a similarity matrix in memory at once
 
-_TIE = 1e-12  # cosines in float64 that differ by less are equal up to rounding, which depends on the library
+#: Cosine that float32 features in one direction can lack to 1: some roundings of 2^-23 make an angle as small.
+_FLOAT32_NOISE = (4 * torch.finfo(torch.float32).eps) ** 2 / 2
 
 #: Spread below which the directions of the features count as one point. Chen & He 2021 (SimSiam), fig. 2: the same
 #: figure is near 1 in a healthy run and 0 in a collapsed one.
 MIN_SPREAD = 0.01
 
-#: Effective rank of z below which (almost) one direction is left, Jing et al. 2022: dimensional collapse.
+#: Effective rank of z below which (almost) one direction is left, Jing et al. 2022: dimensional collapse. Two equal
+#: directions have just this rank, so a deviation of rounding's size does not count.
 MIN_EFFECTIVE_RANK = 2.0
+_RANK_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +88,15 @@ def measure(h1: Tensor, h2: Tensor, z1: Tensor, z2: Tensor) -> Health:
 def view_retrieval(first: Tensor, second: Tensor) -> tuple[float, float]:
     """How often a sample's other view is its nearest neighbour, by cosine, among the other views of all samples.
 
-    Both directions are averaged. Equal similarities count against the model, so that constant features score 0.
+    Both directions are averaged. Equal similarities count against the model, so that constant features score 0. So do
+    those that differ by no more than rounding can make them: the answer is the same with every processor's kernels.
 
     Args:
         first: Features of the first views [N, D].
         second: Features of the second views [N, D].
 
     Returns:
-        Shares in 0..1 of top-1 and top-5; chance is 1/N and 5/N.
+        Shares in 0..1 of top-1 and top-5; chance is 1/N and 5/N. A sample with NaN features is no hit.
     """
     a, b = F.normalize(first.double(), dim=1), F.normalize(second.double(), dim=1)
     ranks = torch.cat((_ranks_of_own(a, b), _ranks_of_own(b, a)))
@@ -100,13 +104,31 @@ def view_retrieval(first: Tensor, second: Tensor) -> tuple[float, float]:
 
 
 def _ranks_of_own(queries: Tensor, gallery: Tensor) -> Tensor:
-    """How many other gallery items are at least as similar to each query as its own: [N]."""
+    """How many other gallery items are at least as similar to each query as its own, up to rounding: [N]."""
+    tolerance = 2 * cosine_rounding(queries.shape[1]) + _FLOAT32_NOISE
     ranks = []
     for start in range(0, len(queries), _TILE):
-        similarity = queries[start : start + _TILE] @ gallery.T
+        similarity = (queries[start : start + _TILE] @ gallery.T).nan_to_num_(nan=-math.inf)
         own = similarity.diagonal(start).unsqueeze(1)
-        ranks.append((similarity >= own - _TIE).sum(dim=1) - 1)
+        less_similar = (similarity < own - tolerance).sum(dim=1)
+        ranks.append(len(gallery) - 1 - less_similar)
     return torch.cat(ranks)
+
+
+def cosine_rounding(width: int) -> float:
+    """How far a cosine that is computed in float64 can lie from the exact one, whatever the order of its sums.
+
+    A matrix product adds up in an order that depends on the processor and on the place in the matrix: at the edges of
+    its blocks equal rows give unequal products. A sum of D products is good to D u, a length to (D / 2 + 2) u, with
+    u = 2^-53 (Higham 2002, "Accuracy and Stability of Numerical Algorithms", sec. 3.1): one sum, two lengths.
+
+    Args:
+        width: D.
+
+    Returns:
+        The bound, (2 D + 4) u.
+    """
+    return (width + 2) * torch.finfo(torch.float64).eps  # 2 u
 
 
 def alignment(first: Tensor, second: Tensor) -> float:
@@ -198,7 +220,7 @@ def collapse(health: Health, method: str = "SimCLR") -> str | None:
             f"all cutouts have (almost) the same embedding: spread of z {health.spread_z:.2g}, below {MIN_SPREAD:g} "
             "(healthy: near 1)"
         )
-    if method != "SupCon" and health.effective_rank_z < MIN_EFFECTIVE_RANK:
+    if method != "SupCon" and health.effective_rank_z < MIN_EFFECTIVE_RANK - _RANK_ROUNDING:
         return (
             f"the embeddings vary along (almost) one direction: effective rank of z {health.effective_rank_z:.2g}, "
             f"below {MIN_EFFECTIVE_RANK:g}"

@@ -79,6 +79,12 @@ class Schedule:
         done = (batch + (epoch - 1) * num_batches) / (self.warm_epochs * num_batches)
         return self.warmup_from + done * (self.rate(self.warm_epochs) - self.warmup_from)
 
+    def warm_up(self, optimizer: Optimizer, epoch: int, batch: int, num_batches: int) -> None:
+        """Set the learning rate of a batch while the warm-up lasts; arguments as for `warmup_rate`."""
+        rate = self.warmup_rate(epoch, batch, num_batches)
+        if rate is not None:
+            _set_rate(optimizer, rate)
+
 
 def adjust_learning_rate(opt: Params, optimizer: Optimizer, epoch: int) -> None:
     """Set the learning rate of an epoch.
@@ -101,9 +107,7 @@ def warmup_learning_rate(opt: Params, epoch: int, idx: int, num_batches: int, op
         num_batches: Batches in an epoch.
         optimizer: Its parameter groups are changed.
     """
-    rate = Schedule.from_options(opt).warmup_rate(epoch, idx, num_batches)
-    if rate is not None:
-        _set_rate(optimizer, rate)
+    Schedule.from_options(opt).warm_up(optimizer, epoch, idx, num_batches)
 
 
 def set_optimizer(opt: Params, model: nn.Module) -> SGD:

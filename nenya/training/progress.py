@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from nenya.console import console
+from nenya.errors import printable
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class EpochProgress:
@@ -36,15 +41,15 @@ class EpochProgress:
         self._started = time.perf_counter()
         self._waited = 0.0
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=num_batches, completed=done, figures="")
+        self._task = self._bar.add_task(printable(title), total=num_batches, completed=done, figures="")
 
     def __enter__(self) -> EpochProgress:
         self._bar.start()
@@ -56,9 +61,18 @@ class EpochProgress:
     ) -> None:
         self._bar.stop()
 
-    def waited(self, seconds: float) -> None:
-        """Count time spent waiting for data."""
-        self._waited += seconds
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """Pass on what a loader yields, and count the time that was spent waiting for it."""
+        source = iter(batches)
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            finally:
+                self._waited += time.perf_counter() - asked
+            yield batch
 
     def advance(self, samples: int, loss: float, rate: float | None) -> None:
         """Count a batch.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -10,11 +11,12 @@ from torch import nn
 from nenya import parallel
 from nenya.data.augment import Views
 from nenya.data.loaders import ViewLoader
+from nenya.machine.device import choose_precision, describe
+from nenya.machine.memory import peak_memory
 from nenya.params import Params
-from nenya.training.epoch import Pass
-from nenya.training.gradients import num_parts
 from nenya.training.health import Health
-from nenya.training.runtime import choose_precision, describe
+from nenya.training.ledger import Pass
+from nenya.training.step import Step
 
 
 def random_loss(opt: Params, batch_size: int) -> float:
@@ -22,9 +24,7 @@ def random_loss(opt: Params, batch_size: int) -> float:
     return float(opt.temp / 0.07 * math.log(2 * batch_size - 1))
 
 
-def describe_run(
-    opt: Params, train: ViewLoader, valid: ViewLoader | None, model: nn.Module, device: torch.device
-) -> list[str]:
+def describe_run(opt: Params, train: ViewLoader, valid: ViewLoader | None, model: nn.Module, step: Step) -> list[str]:
     """Say what will run: a line each for data, views, model, optimisation, loss and output.
 
     Args:
@@ -32,12 +32,12 @@ def describe_run(
         train: Training loader.
         valid: Validation loader, or None.
         model: The model.
-        device: Where it runs.
+        step: How a batch is computed, and where.
 
     Returns:
         Lines.
     """
-    precision = "bfloat16" if choose_precision(opt.precision, device) == torch.bfloat16 else "float32"
+    precision = "bfloat16" if choose_precision(step.precision, step.device) == torch.bfloat16 else "float32"
     parameters = sum(p.numel() for p in model.parameters())
     steps = opt.epochs * len(train)
     validation = (
@@ -53,10 +53,10 @@ def describe_run(
             "model",
             f"{opt.ssl_model}, {parameters / 1e6:.1f} M parameters, {opt.head} head to {opt.feat_dim} dimensions",
         ),
-        ("device", f"{describe(device, parallel.current().size)}, {precision}"),
+        ("device", f"{describe(step.device, parallel.current().size)}, {precision}"),
         (
             "learning",
-            f"{_schedule(opt)}; {_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}{_parts(opt, train)}, "
+            f"{_schedule(opt)}; {_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}{_parts(step, train)}, "
             f"seed {opt.seed}",
         ),
         ("loss", f"{opt.ssl_method}, temperature {opt.temp:g}; at random {random_loss(opt, train.batch_size):.3f}"),
@@ -65,8 +65,8 @@ def describe_run(
     return [f"  {name:<11}{text}" for name, text in rows]
 
 
-def _parts(opt: Params, train: ViewLoader) -> str:
-    parts = num_parts(opt, train.batch_size // parallel.current().size)
+def _parts(step: Step, train: ViewLoader) -> str:
+    parts = step.num_parts(train.batch_size // parallel.current().size)
     return f", each computed in {parts} parts" if parts > 1 else ""
 
 
@@ -131,3 +131,24 @@ def describe_health(health: Health) -> str:
         f"chance {health.chance_top1:.4f}), effective rank {health.effective_rank:.1f}, spread {health.spread:.2f}, "
         f"alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"
     )
+
+
+def describe_end(epochs: int, health: Mapping[int, Health], seconds: float, device: torch.device) -> list[str]:
+    """Say how a run ended: duration, what the features have become, memory.
+
+    Args:
+        epochs: Epochs that are complete.
+        health: Epoch -> health of the features; epoch 0 is the untrained network.
+        seconds: Duration.
+        device: Where it ran.
+
+    Returns:
+        Lines.
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    lines = [f"done after {minutes}:{rest:02d}; epochs: {epochs}"]
+    before, after = health.get(0), health.get(epochs)
+    if before is not None and after is not None:
+        change = f"{before.retrieval_top1:.3f} untrained -> {after.retrieval_top1:.3f} trained"
+        lines.append(f"  view retrieval {change}, chance {after.chance_top1:.4f}")
+    return [*lines, f"  memory  {peak_memory(device)} at most"]

@@ -1,97 +1,124 @@
-"""One step: where two views of a batch become one ``[B, V, D]`` and one number."""
+"""One step: two views of a batch become one ``[B, V, D]``, one number, and its gradient."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from nenya import parallel
-from nenya.data.images import ImageFile
-from nenya.data.loaders import Batch, open_images
-from nenya.errors import DataError
+from nenya.data.batch import Batch
+from nenya.errors import DataError, OptionError
 from nenya.losses import SupConLoss
-from nenya.models import build_model
-from nenya.models.resnet_big import STEM_CHANNELS, SupConResNet
+from nenya.machine.device import arithmetic, autocast, choose_precision
 from nenya.params import Params
-from nenya.training.runtime import choose_device, compile_network, settle_arithmetic
-
-logger = logging.getLogger(__name__)
+from nenya.training import gradient_cache
 
 
-def set_model(opt: Params, cuda_use: bool = True) -> tuple[SupConResNet, SupConLoss]:
-    """Build the model and its loss, on the device where they will run.
+@dataclass(frozen=True)
+class Step:
+    """How a batch is computed.
 
-    The channels are those of the imagery that the options name; without imagery, the default stem of three.
-
-    Args:
-        opt: The options.
-        cuda_use: Use the GPU where there is one; a single process that sees several spreads the encoder over them by
-            `DataParallel`.
-
-    Returns:
-        The model, freshly initialised, and the criterion.
-
-    Raises:
-        DataError: The options name imagery that cannot be read.
+    Attributes:
+        method: "SimCLR" or "SupCon".
+        device: Where the model is.
+        precision: "fp32", "bf16" or "auto", of the network's forward pass (see `choose_precision`).
+        accumulate: Parts in which a process computes its share of a batch.
+        micro_batch_size: The same, as the largest number of cutouts at once; None for what `accumulate` says.
     """
-    model = build_model(opt, _num_channels(opt))
-    criterion = SupConLoss(temperature=opt.temp)
-    device = choose_device(cuda_use)
-    settle_arithmetic(opt.precision, device)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        if torch.cuda.device_count() > 1 and parallel.current().size == 1:
-            logger.warning(
-                "one process spreads the encoder over %d GPUs, each of which normalises its own share of the batch: "
-                "`nenya train --nproc auto` is faster and normalises over all",
-                torch.cuda.device_count(),
+
+    method: str
+    device: torch.device
+    precision: str = "auto"
+    accumulate: int = 1
+    micro_batch_size: int | None = None
+
+    @classmethod
+    def from_options(cls, opt: Params, device: torch.device) -> Step:
+        """Read the options.
+
+        Raises:
+            OptionError: They give the number of parts in two ways.
+        """
+        if opt.accumulate > 1 and opt.micro_batch_size is not None:
+            raise OptionError(
+                f"accumulate is {opt.accumulate} and micro_batch_size {opt.micro_batch_size}, which say the same thing "
+                "in two ways: give one of them."
             )
-            model.encoder = nn.DataParallel(model.encoder)
-    # Channels last: the layout that convolutions want on CPUs and GPUs alike.
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compile_network(model, opt.compile, device)
-    return model, criterion.to(device)
+        return cls(opt.ssl_method, device, opt.precision, opt.accumulate, opt.micro_batch_size)
+
+    def num_parts(self, samples: int) -> int:
+        """In how many parts a process computes its share of a batch.
+
+        Args:
+            samples: Cutouts in the share.
+
+        Returns:
+            1 for the whole at once.
+        """
+        parts = self.accumulate if self.micro_batch_size is None else -(-samples // self.micro_batch_size)
+        return min(parts, samples)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which the network's forward pass runs."""
+        return autocast(choose_precision(self.precision, self.device), self.device)
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """The context in which passes run: how exact the device's libraries are, set back after."""
+        return arithmetic(self.precision, self.device)
 
 
-def _num_channels(opt: Params) -> int:
-    if opt.nchannels is not None:
-        return int(opt.nchannels)
-    if opt.images_file is None and opt.dataset is None:
-        return STEM_CHANNELS
-    images: ImageFile = open_images(opt)
-    return images.num_channels
-
-
-def as_batch(items: Any) -> Batch:  # noqa: ANN401
-    """Understand what a loader yields: ours, or that of a user's own ``DataLoader``.
+def compute_gradient(model: nn.Module, criterion: nn.Module, batch: Batch, step: Step) -> Tensor:
+    """Add the gradient of a batch's loss to the parameters' ``grad``.
 
     Args:
-        items: ``[view1, view2]``, ``(view1, view2, labels)``, ``([view1, view2], labels)`` or a `Batch`.
+        model: Images [2B, C, h, w] -> z [2B, D], on the device; a `DistributedDataParallel` one averages the processes'
+            gradients, which then are those of the loss of all processes' batch.
+        criterion: z [B, 2, D] and labels [B] or None -> scalar.
+        batch: The views, of this process.
+        step: How the batch is computed.
 
     Returns:
-        The batch; the samples of a user's own loader are numbered from 0 in each batch.
+        The loss, without graph; with several processes this one's part of it (they add up).
 
     Raises:
-        DataError: Anything else.
+        DataError: SupCon without labels.
     """
-    if isinstance(items, Batch):
-        return items
-    parts: list[Any] = list(items) if isinstance(items, Sequence) else [items]
-    if parts and isinstance(parts[0], Sequence):
-        parts = [*parts[0], *parts[1:]]
-    views, labels = parts[:2], parts[2] if len(parts) > 2 else None
-    shapes = [tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__ for view in views]
-    if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 4 or isinstance(shapes[0], str):
-        raise DataError(
-            f"the loader yields {type(items).__name__} with views {shapes}; expected [view1, view2] or "
-            "([view1, view2], labels), both views tensors [B, C, H, W]."
+    num_parts = step.num_parts(len(batch.view1))
+    if num_parts > 1:
+        labels = labels_for(step.method, batch, step.device)
+        return gradient_cache.compute_gradient(
+            model,
+            lambda network, part: embed(network, part, step),
+            lambda z: batch_loss(criterion, z, labels),
+            gradient_cache.split(batch, num_parts),
         )
-    labels = None if labels is None else torch.as_tensor(labels)
-    return Batch(views[0], views[1], labels, torch.arange(len(views[0])))
+    loss = contrastive_loss(model, criterion, batch, step)
+    parallel.for_summed_gradients(loss).backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+def contrastive_loss(model: nn.Module, criterion: nn.Module, batch: Batch, step: Step) -> Tensor:
+    """The loss of a batch: views -> embeddings [B, 2, D] -> one number.
+
+    Args:
+        model: Images [2B, C, h, w] -> z [2B, D].
+        criterion: z [B, 2, D], labels [B] or None -> scalar.
+        batch: The views.
+        step: How the batch is computed.
+
+    Returns:
+        Scalar, differentiable; with several processes this one's part (see `batch_loss`).
+    """
+    return batch_loss(criterion, embed(model, batch, step), labels_for(step.method, batch, step.device))
+
+
+def embed(model: nn.Module, batch: Batch, step: Step) -> Tensor:
+    """Embeddings z of a batch's views: [B, 2, D]."""
+    with step.autocast():
+        return pair_views(model(stack_views(batch, model, step.device)))
 
 
 def stack_views(batch: Batch, model: nn.Module, device: torch.device) -> Tensor:
@@ -117,23 +144,6 @@ def labels_for(method: str, batch: Batch, device: torch.device) -> Tensor | None
     if batch.labels is None:
         raise DataError("SupCon needs labels, but the loader yields none: add them, or set ssl_method to SimCLR.")
     return batch.labels.to(device)
-
-
-def contrastive_loss(model: nn.Module, criterion: nn.Module, batch: Batch, method: str, device: torch.device) -> Tensor:
-    """The loss of a batch: views -> embeddings [B, 2, D] -> one number.
-
-    Args:
-        model: Images [2B, C, h, w] -> z [2B, D].
-        criterion: z [B, 2, D], labels [B] or None -> scalar.
-        batch: The views.
-        method: "SimCLR" or "SupCon".
-        device: Where the model is.
-
-    Returns:
-        Scalar, differentiable; with several processes this one's part (see `batch_loss`).
-    """
-    z = model(stack_views(batch, model, device))
-    return batch_loss(criterion, pair_views(z), labels_for(method, batch, device))
 
 
 def batch_loss(criterion: nn.Module, z: Tensor, labels: Tensor | None, *, shared: bool = True) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import os
 import pickle
 import random
 import re
+import unittest.mock
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +19,11 @@ import h5py
 import numpy as np
 import torch
 
-from nenya.errors import CheckpointError
+from nenya.errors import CheckpointError, DataError
 from nenya.training.checkpoint import LAST, checkpoints, read_checkpoint
+from nenya.training.curves import FOLDER, Curves, load_curves
+from nenya.training.epoch import Pass
+from nenya.training.health import Health
 from tests.faults.harness import (
     DONE,
     EPOCHS,
@@ -237,6 +242,127 @@ def _comparable(state: dict[str, Any]) -> bytes:
     image = io.BytesIO()
     torch.save(state, image)
     return image.getvalue()
+
+
+# Curves
+
+
+def damaged_at_random(whole: bytes, draw: random.Random) -> tuple[str, bytes]:
+    """A file with some of its bits, bytes or blocks changed, cut short or grown; and how."""
+    damaged = bytearray(whole)
+    start = draw.randrange(len(whole))
+    stop = min(len(whole), start + draw.choice([1, 8, 100, 1000]))
+    match draw.randrange(7):
+        case 0 | 1:
+            places = [draw.randrange(len(whole)) for _ in range(draw.choice([1, 1, 2, 8]))]
+            for place in places:
+                damaged[place] ^= 1 << draw.randrange(8)
+            return f"bits in bytes {places}", bytes(damaged)
+        case 2:
+            return f"{start} bytes of {len(whole)}", whole[:start]
+        case 3:
+            damaged[start:stop] = draw.randbytes(stop - start)
+            return f"random bytes {start} to {stop}", bytes(damaged)
+        case 4:
+            value = draw.choice([0, 0xFF])
+            damaged[start:stop] = bytes([value]) * (stop - start)
+            return f"bytes {start} to {stop} all {value}", bytes(damaged)
+        case 5:
+            source = draw.randrange(len(whole))
+            part = whole[source : source + stop - start]
+            damaged[start : start + len(part)] = part
+            return f"{len(part)} bytes from {source} copied to {start}", bytes(damaged)
+        case _:
+            del damaged[start:stop]
+            return f"without bytes {start} to {stop}", bytes(damaged) + draw.randbytes(draw.choice([0, stop - start]))
+
+
+def curves_damaged(shop: Shop, count: int, seed: int) -> Record:
+    """Files of learning curves damaged at random: noticed, or read with the numbers that were written."""
+    with recording("learning curves damaged at random, then read", count) as record:
+        folder, name, whole = _some_curves(shop)
+        for number in range(count):
+            _read_damaged_curves(record, folder, name, whole, random.Random(f"{seed} {number}"), sealed=True)
+    return record
+
+
+def old_curves_damaged(shop: Shop, count: int, seed: int) -> Record:
+    """The same for files without checksums, as earlier versions wrote: whatever HDF5 does with them, one error."""
+    with recording("learning curves of earlier versions damaged at random, then read", count) as record:
+        folder, name, whole = _some_curves(shop)
+        for path in whole:
+            with h5py.File(path) as file:
+                columns = {key: column[...] for key, column in file.items()}
+            with h5py.File(path, "w") as file:
+                for key, column in columns.items():
+                    file[key] = column
+            whole[path] = path.read_bytes()
+        for number in range(count):
+            _read_damaged_curves(record, folder, name, whole, random.Random(f"{seed} {number}"), sealed=False)
+    return record
+
+
+def _some_curves(shop: Shop) -> tuple[Path, str, dict[Path, bytes]]:
+    """Files of the curves of a run of 40 epochs: folder, the model's name, contents by path."""
+    folder, name = shop.folder / "curves", "run"
+    draw = np.random.default_rng(0)
+    curves = Curves()
+    for epoch in range(1, 41):
+        losses = draw.uniform(1, 5, 30).tolist()
+        curves.train.add(epoch, Pass(losses, losses[::-1], 30))
+        curves.valid.add(epoch, Pass(losses[:9], losses[:9], 9))
+        curves.health[epoch] = Health(12, *draw.uniform(0, 1, len(dataclasses.fields(Health)) - 1).tolist())
+    with unittest.mock.patch("nenya.training.curves.draw"):
+        curves.save(folder, name)
+    return folder, name, {path: path.read_bytes() for path in (folder / FOLDER).glob("*.h5")}
+
+
+def _read_damaged_curves(
+    record: Record, folder: Path, name: str, whole: dict[Path, bytes], draw: random.Random, *, sealed: bool
+) -> None:
+    for path, content in whole.items():
+        path.write_bytes(content)
+    expected = load_curves(folder, name)
+    path = draw.choice(sorted(whole))
+    how, damaged = damaged_at_random(whole[path], draw)
+    path.write_bytes(damaged)
+    case = f"{path.name}, {how}"
+    try:
+        same = load_curves(folder, name) == expected
+    except DataError:
+        record.note("found")
+    except BaseException as error:
+        record.note("", f"{type(error).__name__}: {error}", case=case)
+    else:
+        result = "the numbers were read unchanged" if same else "other numbers were read"
+        record.note(result, "" if same or not sealed else "other numbers were read without a word", case=case)
+
+
+def resumed_with_damaged_curves(shop: Shop, count: int, seed: int) -> Record:
+    """Curves damaged after a kill: the resumed run sets them aside or reads them unchanged, and trains on."""
+    with recording("learning curves damaged after a kill, then --resume", count) as record:
+        expected, _ = shop.undisturbed()
+        for number in range(count):
+            draw = random.Random(f"{seed} {number}")
+            options = shop.options(f"curves_{number}")
+            shop.train(options, hook=lambda: at_step(STEPS * (EPOCHS - 1) + 2, die))
+            folder = model_folder(options)
+            path = draw.choice(sorted(folder.glob(f"{FOLDER}/*.h5")))
+            how, damaged = damaged_at_random(path.read_bytes(), draw)
+            path.write_bytes(damaged)
+            ended = shop.train(options, "--resume")
+            aside = folder / "earlier_run_1" / FOLDER / path.name
+            set_aside = aside.exists() and aside.read_bytes() == damaged
+            problems = [ended.complaint(DONE), half_written(folder)]
+            problems.append("" if set_aside == ("the curves begin anew" in ended.text) else "set aside and not said")
+            # weights, momentum and random state come to the same end whatever the curves are
+            same = end_of(options) == expected if not set_aside else end_of(options)[2][:3] == expected[2][:3]
+            problems.append("" if same else "it has come to another end")
+            record.note(
+                "set aside, trained on" if set_aside else "read unchanged", *problems, case=f"{path.name}, {how}"
+            )
+            shop.forget(options)
+    return record
 
 
 # Imagery that changes while it is read

@@ -15,8 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from nenya.options import ALIASES, table
-from nenya.options_file import read_json
+from nenya.options import ALIASES, IGNORED, table
+from nenya.options.reading import read_json
 from tests.conftest import _cutouts
 from tests.faults.harness import DONE, USER_MISTAKE, Ended, Record, Shop, in_child, recording
 
@@ -50,7 +50,7 @@ def _as_text(values: dict[str, Any], draw: random.Random) -> str:
 
 
 def _other_values(good: dict[str, Any], draw: random.Random) -> bytes:
-    names = [*table(), *ALIASES]
+    names = [*table(), *ALIASES, *IGNORED]
     changed = dict(good)
     for _ in range(draw.choice([1, 1, 1, 2, 5, 30])):
         name = draw.choice(names) if draw.random() < 0.9 else _misspelt(draw.choice(names), draw)

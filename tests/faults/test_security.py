@@ -26,6 +26,9 @@ FORBIDDEN = {
     "time.time", "time.time_ns", "datetime.now", "datetime.datetime.now", "datetime.utcnow", "datetime.date.today",
 }  # fmt: skip
 
+#: What one file may do, and why: the launcher starts this very program, and processes look for the first of their run.
+ALLOWED = {"launch.py": {"subprocess.Popen"}, "rendezvous.py": {"socket.create_connection"}}
+
 
 def calls(source):
     """Dotted name and node of every call."""
@@ -34,11 +37,11 @@ def calls(source):
             yield ast.unparse(node.func), node
 
 
-def offences(source):
+def offences(source, allowed=frozenset()):
     """Calls that nothing in nenya/ may make."""
     for name, node in calls(source):
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        if name in FORBIDDEN:
+        if name in FORBIDDEN - allowed:
             yield f"{name} in line {node.lineno}"
         elif name == "torch.load" and keywords.get("weights_only") != "True":
             yield f"torch.load without weights_only=True in line {node.lineno}"
@@ -48,7 +51,7 @@ def offences(source):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_nothing_in_the_package_runs_code_from_a_file_or_asks_the_clock_on_the_wall(path):
-    assert not list(offences(path.read_text()))
+    assert not list(offences(path.read_text(), ALLOWED.get(path.name, frozenset())))
 
 
 def test_these_would_be_found():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from nenya.data.ocean import synthetic_ocean
+from nenya.demo.ocean import synthetic_ocean
 from nenya.params import Params
 from nenya.train import run
 from nenya.training import curves

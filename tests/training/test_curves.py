@@ -15,8 +15,8 @@ from matplotlib.image import imread
 import nenya
 from nenya.errors import DataError, NenyaError
 from nenya.training.curves import Curves, find_name, load_curves, picture_file, redraw
-from nenya.training.epoch import Pass
 from nenya.training.health import Health
+from nenya.training.ledger import Pass
 
 NAME = "SimCLR_resnet18_trial_0"
 
@@ -166,6 +166,133 @@ def test_a_damaged_file_is_named(tmp_path, undrawn, what, damage):
         load_curves(tmp_path, NAME)
 
 
+def curve_file(folder, what):
+    return folder / "learning_curve" / f"{NAME}_{what}.h5"
+
+
+def test_every_dataset_has_a_checksum(tmp_path, undrawn):
+    make_curves().save(tmp_path, NAME)
+    for what in ("losses_train", "losses_valid", "health_valid"):
+        with h5py.File(curve_file(tmp_path, what)) as file:
+            assert len(file) >= 5
+            assert all(dataset.fletcher32 for dataset in file.values())
+
+
+@pytest.mark.parametrize("what", ["losses_train", "health_valid"])
+def test_no_byte_of_a_file_can_change_unnoticed(tmp_path, undrawn, what):
+    make_curves().save(tmp_path, NAME)
+    path = curve_file(tmp_path, what)
+    content = path.read_bytes()
+    for place in range(0, len(content), 97):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(DataError, match=r"its checksum is (wrong|missing)"):
+            load_curves(tmp_path, NAME)
+    path.write_bytes(content)
+    assert load_curves(tmp_path, NAME) == make_curves()
+
+
+def test_a_file_without_its_seal_is_not_taken_for_an_old_one(tmp_path, undrawn):
+    make_curves().save(tmp_path, NAME)
+    path = curve_file(tmp_path, "losses_train")
+    for more in (-1, -40, -73, -74):
+        content = path.read_bytes()
+        path.write_bytes(content[:more])
+        with pytest.raises(DataError, match="cannot be read"):
+            load_curves(tmp_path, NAME)
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("numbered", [True, False], ids=["of an earlier version", "historical"])
+def test_files_without_checksums_are_read(tmp_path, undrawn, numbered):
+    curves = make_curves()
+    curves.save(tmp_path, NAME)
+    for what in ("losses_train", "losses_valid", "health_valid"):
+        with h5py.File(curve_file(tmp_path, what)) as file:
+            columns = {name: dataset[...] for name, dataset in file.items()}
+        with h5py.File(curve_file(tmp_path, what), "w") as file:
+            for name, column in columns.items():
+                if numbered or "loss" not in what or not name.startswith("epoch"):
+                    file.create_dataset(name, data=column)
+    found = load_curves(tmp_path, NAME)
+    if not numbered:  # counted from 1, without gaps
+        assert found.valid.epochs == [1]
+        found.valid.epochs, found.valid.step_epochs = curves.valid.epochs, curves.valid.step_epochs
+    assert found == curves
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OverflowError("too large"), SystemError("NULL"), AssertionError(), UnicodeError("x"),
+              RecursionError(), IndexError("x"), EOFError(), ZeroDivisionError("x"), NotImplementedError("x")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_whatever_hdf5_raises_is_a_damaged_file(tmp_path, undrawn, monkeypatch, error):
+    make_curves().save(tmp_path, NAME)
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
+    with pytest.raises(DataError, match=rf"losses_train\.h5: .* cannot be read: {str(error) or type(error).__name__}"):
+        load_curves(tmp_path, NAME)
+
+
+def rewritten(path, make):
+    """A file of curves without checksums, whose first dataset is made in another way."""
+    with h5py.File(path) as file:
+        columns = {name: dataset[...] for name, dataset in file.items()}
+    with h5py.File(path, "w") as file:
+        column = columns.pop("loss_train")
+        for name, values in columns.items():
+            file[name] = values
+        make(file, column)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda file, column: file.create_dataset("loss_train", (10**12,), "f8", chunks=(1000,)),
+            "more than the file holds",
+        ),
+        (lambda file, column: file.create_dataset("loss_train", (10**12,), "f8"), "more than the file holds"),
+        (
+            lambda file, column: file.create_dataset("loss_train", (3,), "f8", maxshape=(None,), chunks=(10**8,)),
+            "more than",
+        ),
+        (lambda file, column: file.create_dataset("loss_train", data=column, compression="gzip"), "is compressed"),
+        (lambda file, column: file.create_dataset("loss_train", data=column[None]), "of shape"),
+        (lambda file, column: file.create_dataset("loss_train", data=["a", "b", "c"]), "expected numbers"),
+        (lambda file, column: file.create_dataset("loss_train", data=h5py.Empty("f8")), "expected numbers"),
+        (lambda file, column: file.create_group("loss_train"), "cannot be read"),
+        (lambda file, column: file.__setitem__("loss_train", h5py.ExternalLink("pipe", "x")), "lies in another file"),
+        (lambda file, column: file.__setitem__("loss_train", h5py.SoftLink("/nowhere")), "cannot be read"),
+    ],
+    ids=["chunked", "unwritten", "chunk", "gzip", "2-D", "text", "empty", "group", "external link", "dangling link"],
+)
+def test_a_file_that_asks_for_more_than_it_holds_is_refused(tmp_path, undrawn, make, message):
+    make_curves().save(tmp_path, NAME)
+    os.mkfifo(tmp_path / "learning_curve" / "pipe")
+    rewritten(curve_file(tmp_path, "losses_train"), make)
+    with pytest.raises(DataError, match=rf"losses_train\.h5: .*{message}"):
+        load_curves(tmp_path, NAME)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link"])
+def test_what_is_no_file_is_no_empty_curve(tmp_path, undrawn, kind):
+    make_curves().save(tmp_path, NAME)
+    path = curve_file(tmp_path, "losses_valid")
+    path.unlink()
+    {"pipe": os.mkfifo, "folder": os.mkdir, "dangling link": lambda path: path.symlink_to("nowhere")}[kind](path)
+    with pytest.raises(DataError, match="not an ordinary file"):
+        load_curves(tmp_path, NAME)
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "learning_curve").touch()
+    with pytest.raises(DataError, match="learning_curve is not a folder"):
+        load_curves(tmp_path, NAME)
+
+
 def test_curves_that_cannot_be_written_are_an_error(tmp_path):
     (tmp_path / "learning_curve").touch()
     with pytest.raises(NenyaError, match="cannot write"):
@@ -176,7 +303,7 @@ FULL_DISK = """
 import resource, signal, sys
 from nenya.errors import NenyaError
 from nenya.training.curves import Curves
-from nenya.training.epoch import Pass
+from nenya.training.ledger import Pass
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 curves = Curves()

@@ -12,12 +12,14 @@ from nenya.data.augment import TwoCropTransform
 from nenya.data.loaders import nenya_loader
 from nenya.errors import DataError, NonFiniteLossError, OptionError
 from nenya.losses import SupConLoss
+from nenya.machine import memory
 from nenya.params import Params
-from nenya.training import epoch as epoch_module
-from nenya.training import health, runtime
-from nenya.training.epoch import train_epoch, train_model, validate
-from nenya.training.optim import set_optimizer
-from nenya.training.step import set_model
+from nenya.training import health, validation
+from nenya.training.build import set_model
+from nenya.training.epoch import train_epoch, train_model
+from nenya.training.optim import Schedule, set_optimizer
+from nenya.training.step import Step
+from nenya.training.validation import validate
 
 CPU = torch.device("cpu")
 
@@ -48,6 +50,11 @@ class Small(nn.Module):
 
     def forward(self, x):
         return nn.functional.normalize(self.layers(x), dim=1)
+
+
+def how(opt):
+    """Step and schedule of the options, on the CPU."""
+    return Step.from_options(opt, CPU), Schedule.from_options(opt)
 
 
 def options(**values):
@@ -232,7 +239,7 @@ def test_our_loader_is_told_the_epoch(resnet):
 @pytest.mark.parametrize("batches", [1, 2])
 def test_an_epoch_interrupted_and_continued_ends_with_the_same_bits(resnet, batches):
     opt, model, criterion, optimizer = resnet(warm=True, warm_epochs=2)
-    whole = train_epoch(nenya_loader(opt), model, criterion, optimizer, 1, opt, device=CPU)
+    whole = train_epoch(nenya_loader(opt), model, criterion, optimizer, 1, *how(opt))
     assert whole.complete
 
     opt, other, criterion, optimizer = resnet(warm=True, warm_epochs=2)
@@ -242,10 +249,10 @@ def test_an_epoch_interrupted_and_continued_ends_with_the_same_bits(resnet, batc
         asked.append(step_losses)
         return len(asked) == batches
 
-    first = train_epoch(nenya_loader(opt), other, criterion, optimizer, 1, opt, device=CPU, pause=stop)
+    first = train_epoch(nenya_loader(opt), other, criterion, optimizer, 1, *how(opt), pause=stop)
     assert not first.complete
     assert first.step_losses == whole.step_losses[:batches]
-    rest = train_epoch(nenya_loader(opt), other, criterion, optimizer, 1, opt, device=CPU, earlier=first.step_losses)
+    rest = train_epoch(nenya_loader(opt), other, criterion, optimizer, 1, *how(opt), earlier=first.step_losses)
     assert rest.complete
     assert rest.step_losses == whole.step_losses
     assert rest.running_averages == whole.running_averages
@@ -255,7 +262,7 @@ def test_an_epoch_interrupted_and_continued_ends_with_the_same_bits(resnet, batc
 def test_validation_measures_health_on_what_the_model_sees(resnet):
     opt, model, criterion, _ = resnet()
     valid = nenya_loader(opt, valid=True)
-    done = validate(valid, model, criterion, opt, device=CPU)
+    done = validate(valid, model, criterion, Step.from_options(opt, CPU))
     model.eval()
     views = [torch.cat([batch[view] for batch in valid]) for view in (0, 1)]
     with torch.no_grad():
@@ -268,16 +275,16 @@ def test_validation_measures_health_on_what_the_model_sees(resnet):
 def test_freed_memory_is_kept_while_a_model_trains_and_is_validated(resnet):
     opt, model, criterion, optimizer = resnet()
     keepers = []
-    model.register_forward_hook(lambda *_: keepers.append(runtime._keepers.count))
-    model.encoder.register_forward_hook(lambda *_: keepers.append(runtime._keepers.count))
+    model.register_forward_hook(lambda *_: keepers.append(memory._keepers.count))
+    model.encoder.register_forward_hook(lambda *_: keepers.append(memory._keepers.count))
     train_model(nenya_loader(opt), model, criterion, optimizer, 1, opt, cuda_use=False)
     train_model(nenya_loader(opt, valid=True), model, criterion, None, 1, opt, cuda_use=False, update_model=False)
     assert set(keepers) == {1}
-    assert runtime._keepers.count == 0
+    assert memory._keepers.count == 0
 
 
 def test_validation_of_a_model_without_an_encoder_has_losses_and_no_health(small):
-    done = validate(DataLoader(Own(8), batch_size=4), small, SupConLoss(), options(), device=CPU)
+    done = validate(DataLoader(Own(8), batch_size=4), small, SupConLoss(), Step.from_options(options(), CPU))
     assert done.health is None
     assert len(done.step_losses) == 2
     assert done.complete
@@ -285,8 +292,8 @@ def test_validation_of_a_model_without_an_encoder_has_losses_and_no_health(small
 
 def test_health_is_measured_on_a_bounded_number_of_cutouts(resnet, monkeypatch):
     opt, model, criterion, _ = resnet(batch_size_valid=4)
-    monkeypatch.setattr(epoch_module, "MAX_HEALTH_SAMPLES", 6)
-    done = validate(nenya_loader(opt, valid=True), model, criterion, opt, device=CPU)
+    monkeypatch.setattr(validation, "MAX_HEALTH_SAMPLES", 6)
+    done = validate(nenya_loader(opt, valid=True), model, criterion, Step.from_options(opt, CPU))
     assert done.health.num_samples == 6
     assert len(done.step_losses) == 3
 
@@ -344,10 +351,3 @@ def test_a_loss_that_diverged_from_finite_pixels_says_what_to_change(small):
     loader = DataLoader(Own(4), batch_size=4)
     with pytest.raises(NonFiniteLossError, match=r"The pixels are finite, .*lower learning_rate"):
         train_model(loader, small, SupConLoss(), None, 1, options(), cuda_use=False, update_model=False)
-
-
-def test_a_loader_without_a_length_is_refused_by_name(small):
-    with pytest.raises(DataError, match="a generator, has no length"):
-        train_model(
-            (batch for batch in []), small, SupConLoss(), None, 1, options(), cuda_use=False, update_model=False
-        )

@@ -1,5 +1,7 @@
 """Features of cutouts as they are, and their neighbours, against loops."""
 
+from fractions import Fraction
+
 import h5py
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from nenya.data.images import ImageFile
+from nenya.machine import memory
 from nenya.models import assemble_model
-from nenya.training import runtime
 from nenya.training.features import encode_cutouts, knn_accuracy, nearest, pixel_accuracy, pixel_features
 
 
@@ -54,7 +56,7 @@ def test_the_window_of_training_is_shown_centred_and_nothing_is_random(tiny, ima
 
 def test_freed_memory_is_kept_while_cutouts_are_encoded(tiny, image_file, model):
     keepers = []
-    model.encoder.register_forward_hook(lambda *_: keepers.append(runtime._keepers.count))
+    model.encoder.register_forward_hook(lambda *_: keepers.append(memory._keepers.count))
     encode_cutouts(model, ImageFile(image_file, "train"), tiny(random_jitter=0, image_size=None))
     assert set(keepers) == {1}
 
@@ -95,6 +97,51 @@ def test_the_nearest_by_distance_are_scipys_even_far_from_the_origin(monkeypatch
     expected = np.argsort(cdist(queries.astype(np.float32), gallery.astype(np.float32)), axis=1)[:, :4]
     found = nearest(torch.tensor(queries).float(), torch.tensor(gallery).float(), 4, "euclidean")
     assert np.array_equal(found.numpy(), expected)
+
+
+def exactly_nearest(query, gallery, metric):
+    """Indices of the gallery by rising distance, equal ones by index, in fractions: exact for whole numbers."""
+
+    def distance(item):
+        if metric == "euclidean":
+            return sum((q - g) ** 2 for q, g in zip(query, item, strict=True))
+        dot = sum(q * g for q, g in zip(query, item, strict=True))
+        return -Fraction(dot * abs(dot), sum(g * g for g in item))
+
+    return sorted(range(len(gallery)), key=lambda index: distance(gallery[index]))
+
+
+vectors = st.lists(st.integers(-3, 3), min_size=3, max_size=3).filter(any)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@given(st.lists(vectors, min_size=1, max_size=6), st.lists(vectors, min_size=1, max_size=12), st.data())
+def test_items_as_near_as_each_other_come_in_the_order_of_the_gallery(metric, queries, gallery, data):
+    count = data.draw(st.integers(1, len(gallery)))
+    expected = [exactly_nearest(query, gallery, metric)[:count] for query in queries]
+    assert nearest(torch.tensor(queries), torch.tensor(gallery), count, metric).tolist() == expected
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("width", [37, 512])
+def test_cutouts_that_the_gallery_holds_several_times_come_in_its_order(metric, width):
+    rng = np.random.default_rng(1)
+    different = 290 + rng.normal(size=(9, width))
+    which = rng.integers(0, 9, 101)
+    gallery = torch.tensor(different[which]).float()
+    found = nearest(gallery[:40], gallery, 30, metric)
+    for query, row in enumerate(found.tolist()):
+        alike = np.flatnonzero(which == which[query]).tolist()
+        assert row[: len(alike)] == alike
+        assert row == nearest(gallery[[query]], gallery, 30, metric)[0].tolist()  # as a product of another shape
+    collapsed = torch.tensor(different[:1]).float().expand(101, width)
+    assert nearest(collapsed[:7], collapsed, 5, metric).tolist() == 7 * [[0, 1, 2, 3, 4]]
+
+
+def test_one_cutout_far_from_all_does_not_blur_the_others():
+    x = torch.arange(20.0)[:, None].expand(20, 64).clone()
+    x[7] = 1e9
+    assert nearest(x[[3]], x, 4, "euclidean").tolist() == [[3, 2, 4, 1]]
 
 
 def test_no_query_has_no_neighbours():

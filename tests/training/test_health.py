@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -60,6 +61,27 @@ def test_retrieval_is_that_of_two_loops(size):
     assert view_retrieval(tensor(first), tensor(second)) == retrieval_by_loops(first, second)
 
 
+def similarity_in_fractions(query, item):
+    """Sign and square of the cosine, times the square of the query's length: exact for whole numbers."""
+    dot = sum(q * g for q, g in zip(query, item, strict=True))
+    return Fraction(dot * abs(dot), sum(g * g for g in item) or 1)
+
+
+whole_vectors = st.lists(st.integers(-3, 3), min_size=3, max_size=3)
+
+
+@given(st.lists(st.tuples(whole_vectors, whole_vectors), min_size=1, max_size=9))
+def test_retrieval_is_that_of_exact_arithmetic_ties_included(views):
+    first, second = ([pair[view] for pair in views] for view in (0, 1))
+    ranks = []
+    for queries, gallery in ((first, second), (second, first)):
+        for i, query in enumerate(queries):
+            similarity = [similarity_in_fractions(query, item) for item in gallery]
+            ranks.append(sum(value >= similarity[i] for value in similarity) - 1)
+    expected = tuple(sum(rank < k for rank in ranks) / len(ranks) for k in (1, 5))
+    assert view_retrieval(torch.tensor(first), torch.tensor(second)) == expected
+
+
 def test_equal_similarities_count_against_the_model():
     # every similarity is a small whole number over 1, so ties are exact
     first = torch.tensor([[1.0, 0], [0, 1], [1, 0]])
@@ -73,6 +95,29 @@ def test_constant_features_retrieve_nothing(count, width):
     constant = tensor(features(1, width, 3), torch.float32).expand(count, width)
     assert view_retrieval(constant, constant) == (0.0, 0.0)
     assert view_retrieval(torch.zeros(count, width), torch.zeros(count, width)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("width", [3, 64, 512])
+def test_features_that_only_rounding_keeps_apart_retrieve_nothing(dtype, width):
+    # one direction, each row rounded in its own way, the two views of a sample alike: as a network's kernels round it
+    ulps = tensor(np.random.default_rng(0).integers(-2, 3, (40, width)), dtype)
+    constant = tensor(features(1, width, 3), dtype) * (1 + torch.finfo(dtype).eps * ulps)
+    assert view_retrieval(constant, constant) == (0.0, 0.0)
+
+
+def test_small_differences_of_direction_are_told_apart():
+    angles = torch.arange(50, dtype=torch.float64) * 1e-5  # a millionth of what a healthy network spreads over
+    arc = torch.stack((angles.cos(), angles.sin()), dim=1)
+    assert view_retrieval(arc, 2 * arc.float()) == (1.0, 1.0)
+
+
+def test_features_that_are_not_numbers_are_no_hits():
+    first = tensor(features(10, 4, 0))
+    first[3] = math.nan
+    first[6] = math.inf
+    assert view_retrieval(first, first)[0] == pytest.approx(0.8, abs=ROUNDING)
+    assert view_retrieval(first * math.nan, first * math.nan) == (0.0, 0.0)
 
 
 def test_perfect_features_retrieve_everything_and_shuffled_ones_chance():
@@ -228,6 +273,13 @@ def test_embeddings_along_one_direction_are_called_a_collapse():
     along = tensor(features(40, 1, 0) * features(1, 8, 1))
     assert verdict(along).startswith("the embeddings vary along (almost) one direction: effective rank of z 1,")
     assert verdict(along + 1e-3 * tensor(features(40, 8, 2))) is not None
+
+
+@pytest.mark.parametrize("rotation", range(8))
+def test_two_equal_directions_are_no_collapse_however_they_are_rounded(rotation):
+    square = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64).repeat(10, 1)
+    z = square @ tensor(ortho_group.rvs(8, random_state=rotation)[:2])  # effective rank 2, or just below
+    assert verdict(z) is None
 
 
 @pytest.mark.parametrize("width", [8, 128])

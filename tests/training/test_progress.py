@@ -88,9 +88,14 @@ def test_speed_and_waiting_are_measured_from_the_start_of_the_pass(clock, termin
     terminal(False)
     watch = EpochProgress("epoch 1/1", 2)
     clock.now += 50  # made, but not started
+
+    def slow():
+        clock.now += 1
+        yield 1
+
     with watch:
-        watch.waited(1.0)
-        clock.now += 4
+        assert list(watch.timed(slow())) == [1]
+        clock.now += 3
         watch.advance(10, 1.0, 0.1)
         assert watch.seconds == 4
         assert watch.samples_per_second == 2.5

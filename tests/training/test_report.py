@@ -10,10 +10,11 @@ import torch
 from nenya.data.loaders import nenya_loader
 from nenya.losses import SupConLoss
 from nenya.params import Params, option_preprocess
-from nenya.training.epoch import Pass
+from nenya.training.build import set_model
 from nenya.training.health import Health
+from nenya.training.ledger import Pass
 from nenya.training.report import describe_epoch, describe_health, describe_run, random_loss
-from nenya.training.step import set_model
+from nenya.training.step import Step
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def lines(tiny):
         option_preprocess(opt)
         model, _ = set_model(opt, cuda_use=False)
         loaders = nenya_loader(opt), nenya_loader(opt, valid=True) if valid else None
-        rows = describe_run(opt, *loaders, model, torch.device("cpu"))
+        rows = describe_run(opt, *loaders, model, Step.from_options(opt, torch.device("cpu")))
         found = {row.split()[0]: row[13:] for row in rows}
         assert len(found) == len(rows)
         return found, opt, model

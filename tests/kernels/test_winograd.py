@@ -11,8 +11,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
-from nenya.models import winograd
-from nenya.models.convolution import Conv2d
+from nenya.kernels import use_fast_convolutions, winograd
 from nenya.models.resnet_big import SupConResNet
 
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
@@ -141,7 +140,9 @@ def test_what_inference_has_prepared_serves_training():
 
 
 def wide(kernel_size=3, outputs=128, **geometry):
-    return Conv2d(128, outputs, kernel_size, padding=kernel_size // 2, **geometry).to(memory_format=torch.channels_last)
+    layer = nn.Conv2d(128, outputs, kernel_size, padding=kernel_size // 2, bias=False, **geometry)
+    use_fast_convolutions(layer)
+    return layer.to(memory_format=torch.channels_last)
 
 
 def images(batch=8, side=8, channels=128):
@@ -166,7 +167,7 @@ def test_the_layer_is_torchs_elsewhere(taken):
     layer(images(side=10))  # 0.69 of the tiles
     layer(x.contiguous())
     layer(images(batch=1, side=32)[0])  # without a batch
-    Conv2d(128, 128, 3, padding=1)(x)  # weights channels first
+    wide().to(memory_format=torch.contiguous_format)(x)
     copy.deepcopy(layer).double()(x.double())
     with BF16:
         layer(x)
@@ -300,6 +301,7 @@ def test_an_exported_layer_runs_without_this_package():
 def test_the_gradients_of_a_network_are_as_exact_as_with_torchs(monkeypatch):
     monkeypatch.setattr(F, "relu_", F.silu)  # without a kink that rounding could cross
     network = SupConResNet("resnet18", head="linear").to(memory_format=torch.channels_last)
+    use_fast_convolutions(network)
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.eval()  # the statistics of few cutouts amplify rounding

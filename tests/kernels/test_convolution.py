@@ -8,12 +8,20 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nenya.models import convolution
-from nenya.models.convolution import Conv2d, weight_gradient
+from nenya.kernels import FastConv2d, convolution, use_fast_convolutions
+from nenya.kernels.convolution import weight_gradient
 from nenya.models.resnet_big import SupConResNet
 
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 BF16 = torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def fast(*sizes, **geometry):
+    """A convolution of torch's that has been made fast."""
+    layer = nn.Conv2d(*sizes, bias=False, **geometry)
+    use_fast_convolutions(layer)
+    assert type(layer) is FastConv2d
+    return layer
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +69,7 @@ def test_the_product_is_the_gradient(shape, outputs, size, stride, padding, layo
 
 @pytest.mark.parametrize(("side", "stride", "size"), [(8, 1, 3), (16, 2, 3), (4, 1, 3), (8, 1, 1), (16, 2, 1)])
 def test_on_small_maps_in_bf16_it_is_no_further_from_the_truth_than_torchs(products, side, stride, size):
-    ours = Conv2d(24, 16, size, stride, padding=size // 2).to(memory_format=torch.channels_last)
+    ours = fast(24, 16, size, stride, padding=size // 2).to(memory_format=torch.channels_last)
     theirs = nn.Conv2d(24, 16, size, stride, size // 2, bias=False).to(memory_format=torch.channels_last)
     theirs.load_state_dict(ours.state_dict())
     image = torch.randn(6, 24, side, side).to(memory_format=torch.channels_last)
@@ -88,7 +96,7 @@ def test_on_small_maps_in_bf16_it_is_no_further_from_the_truth_than_torchs(produ
 
 def test_it_is_torchs_own_elsewhere(products):
     small, large = torch.randn(2, 8, 8, 8), torch.randn(2, 8, 9, 8)
-    layer = Conv2d(8, 4, 3, padding=1)
+    layer = fast(8, 4, 3, padding=1)
     layer(small).sum().backward()  # float32
     with BF16:
         layer(large).sum().backward()
@@ -105,7 +113,7 @@ def test_it_is_torchs_own_elsewhere(products):
 def test_a_bias_that_a_tool_has_put_in_is_added():
     norm = nn.BatchNorm2d(4)
     nn.init.constant_(norm.bias, 5.0)
-    fused = fuse_conv_bn_eval(Conv2d(8, 4, 3, padding=1).eval(), norm.eval())
+    fused = fuse_conv_bn_eval(fast(8, 4, 3, padding=1).eval(), norm.eval())
     with BF16:
         assert float(fused(torch.randn(64, 8, 8, 8)).detach().mean()) == pytest.approx(5.0, abs=0.1)
 
@@ -113,13 +121,13 @@ def test_a_bias_that_a_tool_has_put_in_is_added():
 @pytest.mark.parametrize("shape", [(8, 4, 4), (2, 8, 4, 4)])
 def test_it_takes_what_torchs_takes(shape):
     with BF16:
-        assert Conv2d(8, 4, 3, padding=1)(torch.randn(shape)).shape == (*shape[:-3], 4, 4, 4)
+        assert fast(8, 4, 3, padding=1)(torch.randn(shape)).shape == (*shape[:-3], 4, 4, 4)
 
 
 @pytest.mark.parametrize("weights", LAYOUTS.values(), ids=LAYOUTS)
 def test_the_gradient_of_the_images_keeps_their_layout(products, weights):
     x = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
-    layer = Conv2d(8, 4, 3, padding=1).to(memory_format=weights)
+    layer = fast(8, 4, 3, padding=1).to(memory_format=weights)
     with BF16:
         layer(x).sum().backward()
     assert len(products) == 1
@@ -127,7 +135,7 @@ def test_the_gradient_of_the_images_keeps_their_layout(products, weights):
 
 
 def test_it_compiles_into_one_graph_with_the_same_gradient():
-    layer = Conv2d(8, 4, 3, padding=1)
+    layer = fast(8, 4, 3, padding=1)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     x = torch.randn(2, 8, 4, 4)
     gradients = []
@@ -140,7 +148,7 @@ def test_it_compiles_into_one_graph_with_the_same_gradient():
 
 
 def test_nothing_is_computed_for_what_needs_no_gradient(products):
-    layer = Conv2d(8, 4, 3, padding=1).requires_grad_(False)
+    layer = fast(8, 4, 3, padding=1).requires_grad_(False)
     x = torch.randn(2, 8, 4, 4, requires_grad=True)
     with BF16:
         layer(x).sum().backward()
@@ -153,6 +161,7 @@ def test_nothing_is_computed_for_what_needs_no_gradient(products):
 def test_the_network_uses_it_and_its_gradient_stays(products, narrow):
     torch.manual_seed(0)
     model = SupConResNet("resnet18").to(memory_format=torch.channels_last)
+    use_fast_convolutions(model)
     other = copy.deepcopy(model)
     images, target = torch.randn(8, 1, 32, 32), torch.randn(8, 128)
     with BF16:
@@ -164,3 +173,37 @@ def test_the_network_uses_it_and_its_gradient_stays(products, narrow):
     assert len(products) == 10
     for (name, ours), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
         assert (ours.grad - theirs.grad).norm() <= 0.03 * theirs.grad.norm(), name
+
+
+def test_one_call_changes_the_convolutions_of_a_model_and_nothing_else(narrow):
+    model, plain = SupConResNet("resnet50"), SupConResNet("resnet50")
+    plain.load_state_dict(model.state_dict())
+    assert all(type(layer) is nn.Conv2d for layer in plain.modules() if isinstance(layer, nn.Conv2d))
+    parameters, random_state = list(model.named_parameters()), torch.get_rng_state()
+    use_fast_convolutions(model)
+    use_fast_convolutions(model)  # twice is as good as once
+    assert all(type(layer) is FastConv2d for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    assert all(a is b for (_, a), (_, b) in zip(parameters, model.named_parameters(), strict=True))
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert torch.equal(random_state, torch.get_rng_state())
+    images = torch.randn(4, 1, 16, 16)
+    torch.testing.assert_close(model.eval()(images), plain.eval()(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(8, 8, 3, padding=1),  # with a bias
+        nn.Conv2d(8, 8, 3, groups=2, bias=False),
+        nn.Conv2d(8, 8, 3, dilation=2, bias=False),
+        nn.Conv2d(8, 8, (3, 1), bias=False),
+        nn.Conv2d(8, 8, 3, stride=(1, 2), bias=False),
+        nn.Conv2d(8, 8, 3, padding="same", bias=False),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular", bias=False),
+        nn.ConvTranspose2d(8, 8, 3, bias=False),
+    ],
+)
+def test_layers_of_another_kind_stay_torchs_own(layer):
+    kind = type(layer)
+    use_fast_convolutions(layer)
+    assert type(layer) is kind

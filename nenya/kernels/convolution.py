@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-from nenya.models import winograd
+from nenya.kernels import winograd
 
 #: torch 2.6 cannot tell export from compilation: there, compiled layers are torch's own as well.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -30,25 +30,15 @@ _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compil
 MAX_POSITIONS = 64
 
 
-class Conv2d(nn.Conv2d):
+class FastConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` without bias: the same parameters, for finite input the same values up to rounding, faster.
+
+    `use_fast_convolutions` makes one of a `torch.nn.Conv2d` that `can_be_fast`.
 
     Winograd's algorithm is taken in float32 where images and weights are channels last, and not under torch.func,
     forward-mode differentiation or export. Where the weight gradient is a product (bfloat16, at most `MAX_POSITIONS`
     positions), there is no second derivative, and the patches take R x R times the memory of the input meanwhile.
-
-    Args:
-        in_channels: C.
-        out_channels: K.
-        kernel_size: R.
-        stride: The same for both axes.
-        padding: Zeros at each border, the same for both axes.
     """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self._takes_winograd(input, weight, bias):
@@ -84,6 +74,32 @@ class Conv2d(nn.Conv2d):
         size, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         height, width = ((length + 2 * padding - size) // stride + 1 for length in x.shape[2:])
         return height * width <= MAX_POSITIONS
+
+
+def use_fast_convolutions(model: nn.Module) -> None:
+    """Let the convolutions of a model be computed as fast as this package can, in place.
+
+    Layers, parameters, their names and hooks stay the same objects; a layer for which nothing is gained keeps torch's
+    way. A model that is to be exported, or read as plain layers by another tool, does without this call.
+
+    Args:
+        model: Any model; the layers that `can_be_fast` change their class.
+    """
+    for layer in model.modules():
+        if can_be_fast(layer):
+            layer.__class__ = FastConv2d
+
+
+def can_be_fast(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution of torch's own that `FastConv2d` computes: square, plain, without bias."""
+    return (
+        type(layer) is nn.Conv2d
+        and layer.bias is None
+        and all(
+            isinstance(pair, tuple) and pair[0] == pair[1] for pair in (layer.kernel_size, layer.stride, layer.padding)
+        )
+        and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
+    )
 
 
 def _is_exported(x: Tensor) -> bool:

@@ -5,13 +5,12 @@ import copy
 import pytest
 import torch
 
-from nenya.data.loaders import Batch
+from nenya.data.batch import Batch
 from nenya.errors import OptionError
 from nenya.losses import SupConLoss
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
-from nenya.training.gradients import compute_gradient, num_parts
-from nenya.training.step import pair_views, stack_views
+from nenya.training.step import Step, compute_gradient, pair_views, stack_views
 
 CPU = torch.device("cpu")
 SAMPLES = 10
@@ -30,8 +29,8 @@ def batch():
     return Batch(views[0], views[1], torch.arange(SAMPLES) % 3, torch.arange(SAMPLES))
 
 
-def options(**given):
-    return Params.from_dict({"precision": "fp32", "ssl_model": "resnet18"} | given)
+def step(**given):
+    return Step(**{"method": "SimCLR", "device": CPU, "precision": "fp32"} | given)
 
 
 def gradients(model):
@@ -50,7 +49,7 @@ def test_in_parts_it_is_that_of_one_graph_with_batch_norm_in_parts(model, batch,
     expected.backward()
 
     model.train()
-    loss = compute_gradient(model, SupConLoss(), batch, options(ssl_method=method, accumulate=parts), CPU)
+    loss = compute_gradient(model, SupConLoss(), batch, step(method=method, accumulate=parts))
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=1e-12)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, gradients(reference)[name], rtol=1e-10, atol=1e-10, msg=name)
@@ -62,14 +61,14 @@ def test_in_parts_it_is_that_of_one_graph_with_batch_norm_in_parts(model, batch,
 def test_without_batch_statistics_it_is_that_of_the_whole_batch_and_a_mean_of_small_losses_is_not(model, batch):
     model.eval()
     whole = copy.deepcopy(model)
-    loss = compute_gradient(whole, SupConLoss(), batch, options(), CPU)
+    loss = compute_gradient(whole, SupConLoss(), batch, step())
     parts = copy.deepcopy(model)
-    assert compute_gradient(parts, SupConLoss(), batch, options(micro_batch_size=4), CPU) == pytest.approx(float(loss))
+    assert compute_gradient(parts, SupConLoss(), batch, step(micro_batch_size=4)) == pytest.approx(float(loss))
     for name, gradient in gradients(parts).items():
         torch.testing.assert_close(gradient, gradients(whole)[name], rtol=1e-10, atol=1e-10, msg=name)
 
     plain = [
-        compute_gradient(copy.deepcopy(model), SupConLoss(), Batch(*(column[half] for column in batch)), options(), CPU)
+        compute_gradient(copy.deepcopy(model), SupConLoss(), Batch(*(column[half] for column in batch)), step())
         for half in (slice(0, 5), slice(5, 10))
     ]
     assert float(sum(plain) / 2) < 0.9 * float(loss)  # 4 negatives instead of 9: an easier task
@@ -78,7 +77,7 @@ def test_without_batch_statistics_it_is_that_of_the_whole_batch_and_a_mean_of_sm
 def test_batch_norm_tracks_again_when_a_part_fails(model, batch):
     broken = Batch(batch.view1, batch.view2[:, :, :4], None, batch.rows)
     with pytest.raises(RuntimeError):
-        compute_gradient(model, SupConLoss(), broken, options(accumulate=2), CPU)
+        compute_gradient(model, SupConLoss(), broken, step(accumulate=2))
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert norms
     assert all(norm.track_running_stats for norm in norms)
@@ -89,7 +88,7 @@ def test_bfloat16_in_parts_is_close_to_bfloat16_at_once(model, batch):
     found = []
     for parts in (1, 5):
         one = copy.deepcopy(model)
-        compute_gradient(one, SupConLoss(), batch, options(precision="bf16", accumulate=parts), CPU)
+        compute_gradient(one, SupConLoss(), batch, step(precision="bf16", accumulate=parts))
         found.append(torch.cat([gradient.flatten() for gradient in gradients(one).values()]))
     cosine = torch.nn.functional.cosine_similarity(found[0], found[1], dim=0)
     assert cosine > 0.999
@@ -108,9 +107,9 @@ def test_bfloat16_in_parts_is_close_to_bfloat16_at_once(model, batch):
     ],
 )
 def test_the_number_of_parts(given, samples, expected):
-    assert num_parts(options(**given), samples) == expected
+    assert step(**given).num_parts(samples) == expected
 
 
 def test_two_ways_to_say_it_are_one_too_many():
     with pytest.raises(OptionError, match="give one of them"):
-        num_parts(options(accumulate=2, micro_batch_size=16), 64)
+        Step.from_options(Params.from_dict({"accumulate": 2, "micro_batch_size": 16}), CPU)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from nenya.errors import OptionError
-from nenya.options import ALIASES, nearest, table
+from nenya.options.messages import nearest, table
+from nenya.options.old_names import ALIASES, GIVING_WAY, IGNORED
 
 
 def as_text(names: Iterable[str] = (), width: int = 100) -> str:
@@ -25,11 +26,13 @@ def as_text(names: Iterable[str] = (), width: int = 100) -> str:
     """
     rows = table()
     chosen = [target for name in names for target in ALIASES.get(name, (name,))]
+    unread = [name for name in chosen if name in IGNORED]
+    chosen = [name for name in chosen if name not in IGNORED]
     for name in chosen:
         if name not in rows:
             raise OptionError(f"{name!r} is not an option{nearest(name, rows)}")
     lines: list[str] = []
-    for group, members in _grouped({name: rows[name] for name in chosen or rows}):
+    for group, members in _grouped(rows if not (chosen or unread) else {name: rows[name] for name in chosen}):
         lines += [group.upper(), ""]
         for name, row in members:
             unit = f" [{row['unit']}]" if row["unit"] else ""
@@ -39,8 +42,15 @@ def as_text(names: Iterable[str] = (), width: int = 100) -> str:
                 allowed = f"Allowed: {row['allowed']}."
                 lines += textwrap.wrap(allowed, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
         lines.append("")
-    if not chosen:
-        lines += ["OLD NAMES", "", *(f"  {old}: {' and '.join(new)}" for old, new in ALIASES.items())]
+    if not (chosen or unread):
+        lines += ["OLD NAMES", "", *(f"  {old}: {' and '.join(new)}" for old, new in ALIASES.items()), ""]
+        unread = list(IGNORED)
+    if unread:
+        lines += ["HISTORICAL, kept and not read", ""]
+        for meaning, keys in _by_meaning(unread):
+            lines += textwrap.wrap(
+                f"{', '.join(keys)}: {meaning}", width, initial_indent="  ", subsequent_indent=" " * 6
+            )
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -49,7 +59,7 @@ def as_markdown() -> str:
     lines = [
         "# Options",
         "",
-        "<!-- Made by `make options-page` from nenya/options.py; edit the table there. -->",
+        "<!-- Made by `make options-page` from nenya/options/fields.py; edit the table there. -->",
         "",
         "Every option has a default, so that a file which names only `images_file` trains. `//` comments and trailing",
         "commas are allowed. All mistakes in a file are reported at once. `nenya options NAME` shows one in the",
@@ -71,10 +81,34 @@ def as_markdown() -> str:
             )
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines.append("")
-    lines += ["## Old names", "", "| old name | stands for |", "|---|---|"]
+    lines += [
+        "## Old names",
+        "",
+        "Where a file has several names of an option, the more specific one counts: `batch_size` gives way to any",
+        f"other, {' and '.join(f'`{name}`' for name in sorted(GIVING_WAY))} to the others of their option.",
+        "",
+        "| old name | stands for |",
+        "|---|---|",
+    ]
     lines += [f"| `{old}` | {', '.join(f'`{name}`' for name in new)} |" for old, new in ALIASES.items()]
+    lines += [
+        "",
+        "## Historical",
+        "",
+        "Keys of the historical code that nothing reads here. They are kept, and named in a warning; so is any other",
+        "name that does not look like a misspelt option.",
+        "",
+        "| keys | what they were |",
+        "|---|---|",
+    ]
+    lines += [f"| {', '.join(f'`{name}`' for name in keys)} | {meaning} |" for meaning, keys in _by_meaning(IGNORED)]
     return "\n".join(lines) + "\n"
 
 
 def _grouped(rows: dict[str, dict[str, str]]) -> Iterable[tuple[str, Iterable[tuple[str, dict[str, str]]]]]:
     return groupby(rows.items(), key=lambda item: item[1]["group"])
+
+
+def _by_meaning(names: Iterable[str]) -> Iterable[tuple[str, list[str]]]:
+    """Names of `IGNORED`, those of one meaning together."""
+    return ((meaning, list(members)) for meaning, members in groupby(names, key=IGNORED.__getitem__))

@@ -4,11 +4,13 @@ import h5py
 import numpy as np
 import pytest
 
-from nenya.data import ocean
-from nenya.data.ocean import REGIMES, synthetic_ocean, write_ocean
+from nenya.demo import flow as sea
+from nenya.demo import ocean
+from nenya.demo.flow import REGIMES
+from nenya.demo.ocean import synthetic_ocean, write_ocean
 from nenya.errors import DataError, NenyaError
 
-CELL = ocean.DOMAIN_WIDTH / ocean.FLOW_CELLS
+CELL = sea.DOMAIN_WIDTH / sea.FLOW_CELLS
 
 
 def rng(seed=0):
@@ -18,7 +20,7 @@ def rng(seed=0):
 def steady_flow(flow, time_step=0.5):
     """A flow [n, n] complex km per day that never changes."""
     zero = np.zeros_like(flow)
-    return ocean.Flow(zero.real, today=zero, earlier=zero, lasting=flow, time_step=time_step, eddies=None)
+    return sea.Flow(zero.real, today=zero, earlier=zero, lasting=flow, time_step=time_step, eddies=None)
 
 
 @pytest.fixture(scope="module")
@@ -39,31 +41,31 @@ def energy_spectrum(psi):
     n = len(psi)
     waves = np.fft.fftfreq(n, 1 / n)
     k = np.hypot(waves[:, None], waves[None, :])
-    energy = (2 * np.pi * k / ocean.DOMAIN_WIDTH) ** 2 * np.abs(np.fft.fft2(psi.astype(np.float64)) / n**2) ** 2
+    energy = (2 * np.pi * k / sea.DOMAIN_WIDTH) ** 2 * np.abs(np.fft.fft2(psi.astype(np.float64)) / n**2) ** 2
     return np.array([energy[np.round(k) == ring].sum() for ring in range(1, n // 2)])
 
 
 @pytest.mark.parametrize("slope", [-5 / 3, -3.0, -4.0])
 def test_flow_has_the_asked_slope_speed_and_peak(slope):
     wavelength = 80.0
-    spectrum = np.mean([energy_spectrum(ocean.stream_function(rng(i), slope, wavelength)) for i in range(100)], axis=0)
+    spectrum = np.mean([energy_spectrum(sea.stream_function(rng(i), slope, wavelength)) for i in range(100)], axis=0)
     k = np.arange(1, len(spectrum) + 1)
     beyond = (k >= 7) & (k <= 23)  # from twice the peak to the shortest wave
     assert np.polyfit(np.log(k[beyond]), np.log(spectrum[beyond]), 1)[0] == pytest.approx(slope, abs=0.15)
     assert np.sqrt(spectrum.sum()) == pytest.approx(1.0, rel=0.05)
-    assert k[spectrum.argmax()] == pytest.approx(ocean.DOMAIN_WIDTH / wavelength, abs=1.5)
-    assert spectrum[k > ocean.DOMAIN_WIDTH / ocean.SHORTEST_WAVE + 1].max() < 1e-10
+    assert k[spectrum.argmax()] == pytest.approx(sea.DOMAIN_WIDTH / wavelength, abs=1.5)
+    assert spectrum[k > sea.DOMAIN_WIDTH / sea.SHORTEST_WAVE + 1].max() < 1e-10
 
 
 def test_flow_has_no_preferred_direction():
-    flows = np.stack([ocean.velocity(ocean.stream_function(rng(i), -3.0, 80.0)) for i in range(200)])
+    flows = np.stack([sea.velocity(sea.stream_function(rng(i), -3.0, 80.0)) for i in range(200)])
     u, v = flows.real, flows.imag
     assert np.mean(u**2) == pytest.approx(np.mean(v**2), rel=0.1)
     assert np.mean(u * v) == pytest.approx(0.0, abs=0.05)
 
 
 def test_velocity_has_no_divergence():
-    flow = ocean.velocity(ocean.stream_function(rng(), -5 / 3, 80.0))
+    flow = sea.velocity(sea.stream_function(rng(), -5 / 3, 80.0))
     u, v = flow.real.astype(np.float64), flow.imag.astype(np.float64)
     du_dx = (np.roll(u, -1, axis=1) - np.roll(u, 1, axis=1)) / (2 * CELL)
     dv_dy = (np.roll(v, -1, axis=0) - np.roll(v, 1, axis=0)) / (2 * CELL)
@@ -72,16 +74,16 @@ def test_velocity_has_no_divergence():
 
 
 def test_velocity_of_a_plane_wave():
-    y, x = np.mgrid[: ocean.FLOW_CELLS, : ocean.FLOW_CELLS] * CELL
-    p, q = 2 * np.pi * 2 / ocean.DOMAIN_WIDTH, 2 * np.pi * 1 / ocean.DOMAIN_WIDTH
-    flow = ocean.velocity(np.sin(p * x + q * y).astype(np.float32))
+    y, x = np.mgrid[: sea.FLOW_CELLS, : sea.FLOW_CELLS] * CELL
+    p, q = 2 * np.pi * 2 / sea.DOMAIN_WIDTH, 2 * np.pi * 1 / sea.DOMAIN_WIDTH
+    flow = sea.velocity(np.sin(p * x + q * y).astype(np.float32))
     np.testing.assert_allclose(flow.real, -q * np.cos(p * x + q * y), atol=0.02 * p)
     np.testing.assert_allclose(flow.imag, p * np.cos(p * x + q * y), atol=0.02 * p)
 
 
 def test_an_eddy_is_fastest_at_its_radius_and_turns_by_its_sign():
     radius, speed = 20.0, -15.0
-    eddy = ocean.Eddies(*(np.array([value], kind) for value, kind in [(0, "c8"), (radius, "f4"), (speed, "f4")]))
+    eddy = sea.Eddies(*(np.array([value], kind) for value, kind in [(0, "c8"), (radius, "f4"), (speed, "f4")]))
     r = np.linspace(1, 60, 600)
     psi = eddy.stream_function((r + 0j).astype(np.complex64)[None])[0].astype(np.float64)
     v = np.gradient(psi, r)  # on the x axis the water of an anticlockwise eddy moves along +y
@@ -92,10 +94,10 @@ def test_an_eddy_is_fastest_at_its_radius_and_turns_by_its_sign():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_eddies_stay_apart_inside_the_cutout(seed):
-    eddies = ocean.draw_eddies(rng(seed), 1, 4)
+    eddies = sea.draw_eddies(rng(seed), 1, 4)
     assert 1 <= len(eddies.centre) <= 4
-    assert max(np.abs(eddies.centre.real).max(), np.abs(eddies.centre.imag).max()) < ocean.CUTOUT_WIDTH / 2
-    assert np.abs(eddies.centre[0]) < 0.4 * ocean.CUTOUT_WIDTH
+    assert max(np.abs(eddies.centre.real).max(), np.abs(eddies.centre.imag).max()) < sea.CUTOUT_WIDTH / 2
+    assert np.abs(eddies.centre[0]) < 0.4 * sea.CUTOUT_WIDTH
     for i, j in zip(*np.triu_indices(len(eddies.centre), 1), strict=True):
         assert np.abs(eddies.centre[i] - eddies.centre[j]) > eddies.radius[i] + eddies.radius[j]
 
@@ -105,18 +107,18 @@ def test_eddies_stay_apart_inside_the_cutout(seed):
 
 def test_sample_agrees_with_values_planes_and_periods():
     field = rng().standard_normal((8, 8)).astype(np.float32)
-    cell = ocean.DOMAIN_WIDTH / 8
-    points = ocean._plane(np.arange(8, dtype=np.float32) * cell)
-    np.testing.assert_array_equal(ocean.sample(field, points), field)
-    np.testing.assert_array_equal(ocean.sample(field, points - ocean.DOMAIN_WIDTH * (3 - 2j)), field)
-    quarter = ocean.sample(field, points + cell / 4)
+    cell = sea.DOMAIN_WIDTH / 8
+    points = sea.plane(np.arange(8, dtype=np.float32) * cell)
+    np.testing.assert_array_equal(sea.sample(field, points), field)
+    np.testing.assert_array_equal(sea.sample(field, points - sea.DOMAIN_WIDTH * (3 - 2j)), field)
+    quarter = sea.sample(field, points + cell / 4)
     np.testing.assert_allclose(quarter, 0.75 * field + 0.25 * np.roll(field, -1, axis=1), atol=1e-6)
 
 
 def test_stirring_makes_no_new_extremes():
     tracer = rng(1).uniform(-1, 1, (64, 64)).astype(np.float32)
-    flow = ocean.draw_flow(rng(2), ocean.RECIPES["filaments"])
-    stirred = ocean.sample(tracer, ocean.trace_back(ocean._pixels(64), flow, days=10.0))
+    flow = sea.draw_flow(rng(2), sea.RECIPES["filaments"])
+    stirred = sea.sample(tracer, sea.trace_back(ocean._pixels(64), flow, days=10.0))
     assert stirred.min() >= tracer.min()
     assert stirred.max() <= tracer.max()
     assert stirred.std() > 0.5 * tracer.std()
@@ -127,24 +129,24 @@ def test_uniform_flow_moves_a_blob_by_speed_times_time(days):
     speed = 5.0 - 2.0j  # km per day
     here = ocean._pixels(64)
     flow = steady_flow(np.full((64, 64), speed, np.complex64))
-    blob = np.exp(-(np.abs(ocean.trace_back(here, flow, days)) ** 2) / (2 * 10.0**2)).astype(np.float64)
+    blob = np.exp(-(np.abs(sea.trace_back(here, flow, days)) ** 2) / (2 * 10.0**2)).astype(np.float64)
     assert np.sum(here * blob) / blob.sum() == pytest.approx(speed * days, abs=0.05)
 
 
 def test_water_stays_on_its_circle_around_an_eddy():
-    radius, speed = np.float32(ocean.EDDY_RADIUS[0]), np.float32(ocean.EDDY_SPEED[1] * ocean.KM_PER_DAY)
-    eddy = ocean.Eddies(np.zeros(1, np.complex64), np.array([radius]), np.array([speed]))
-    axis = np.fft.fftfreq(ocean.FLOW_CELLS, 1 / ocean.DOMAIN_WIDTH).astype(np.float32)
-    flow = steady_flow(ocean.velocity(eddy.stream_function(ocean._plane(axis))), ocean.TURN / eddy.fastest_turn())
+    radius, speed = np.float32(sea.EDDY_RADIUS[0]), np.float32(sea.EDDY_SPEED[1] * sea.KM_PER_DAY)
+    eddy = sea.Eddies(np.zeros(1, np.complex64), np.array([radius]), np.array([speed]))
+    axis = np.fft.fftfreq(sea.FLOW_CELLS, 1 / sea.DOMAIN_WIDTH).astype(np.float32)
+    flow = steady_flow(sea.velocity(eddy.stream_function(sea.plane(axis))), sea.TURN / eddy.fastest_turn())
     here = np.array([radius, 2 * radius, 3j * radius], np.complex64)
-    was = ocean.trace_back(here, flow, days=3.0)
+    was = sea.trace_back(here, flow, days=3.0)
     np.testing.assert_allclose(np.abs(was), np.abs(here), rtol=0.1)
-    assert np.angle(ocean.trace_back(here[:1], flow, days=0.1) / here[:1]) < 0  # it came from behind
+    assert np.angle(sea.trace_back(here[:1], flow, days=0.1) / here[:1]) < 0  # it came from behind
 
 
 def test_random_flow_changes_with_constant_energy():
-    flow = ocean.draw_flow(rng(4), ocean.RECIPES["filaments"])
-    today, later = flow.at(0.0), flow.at(ocean.FLOW_MEMORY)
+    flow = sea.draw_flow(rng(4), sea.RECIPES["filaments"])
+    today, later = flow.at(0.0), flow.at(sea.FLOW_MEMORY)
     assert np.abs(np.vdot(today, later)) < 0.5 * np.linalg.norm(today) * np.linalg.norm(later)
     assert np.linalg.norm(later) == pytest.approx(np.linalg.norm(today), rel=0.5)
 

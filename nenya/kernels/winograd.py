@@ -71,22 +71,23 @@ def convolution(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         [B, K, H, W], laid out channels last.
     """
-    batch, channels, height, width = x.shape
-    num_outputs = len(weight)
+    batch, channels, height, width = x.shape  # B, C, H, W
+    num_outputs = len(weight)  # K
     down, across = _num_tiles(height), _num_tiles(width)
     shape = batch, num_outputs, height, width
     outputs = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     whole = (TILE * down, TILE * across) == (height, width)
     tiled = outputs.permute(0, 2, 3, 1) if whole else x.new_empty(batch, TILE * down, TILE * across, num_outputs)
-    tiles = tiled.view(batch, down, TILE, across, TILE, num_outputs)
+    tiles = tiled.view(batch, down, TILE, across, TILE, num_outputs)  # [B, H/4, 4, W/4, 4, K]
     to_patches, to_kernels, to_outputs = _transforms(x.dtype, x.device)
     with torch.autocast(x.device.type, enabled=False):
-        kernels = to_kernels @ weight.permute(2, 3, 1, 0).reshape(KERNEL**2, -1)
-        kernels = kernels.view(PATCH**2, channels, num_outputs)
+        kernels = to_kernels @ weight.permute(2, 3, 1, 0).reshape(KERNEL**2, -1)  # [P, 9] @ [9, C K]
+        kernels = kernels.view(PATCH**2, channels, num_outputs)  # [P, C, K]
         for images, bands in _pieces(batch, down, across, max(channels, num_outputs)):
-            patches = to_patches @ _cut(x, images, bands, PATCH)
-            products = patches.view(PATCH**2, -1, channels) @ kernels
-            piece = tiles[images, bands]
+            patches = to_patches @ _cut(x, images, bands, PATCH)  # [P, P] @ [P, T C]
+            products = patches.view(PATCH**2, -1, channels) @ kernels  # [P, T, C] @ [P, C, K]
+            piece = tiles[images, bands]  # [b, h, 4, W/4, 4, K]
+            # [16, P] @ [P, T K] -> [4, 4, b, h, W/4, K]
             by_place = (to_outputs @ products.flatten(1)).view(TILE, TILE, *piece.shape[:2], across, num_outputs)
             piece.copy_(by_place.permute(2, 3, 0, 4, 1, 5))
     if not whole:
@@ -111,9 +112,11 @@ def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
     to_patches, to_kernels, to_outputs = _transforms(x.dtype, x.device)
     with torch.autocast(x.device.type, enabled=False):
         for images, bands in _pieces(batch, _num_tiles(height), _num_tiles(width), max(channels, num_outputs)):
-            patches = (to_patches @ _cut(x, images, bands, PATCH)).view(PATCH**2, -1, channels)
+            patches = (to_patches @ _cut(x, images, bands, PATCH)).view(PATCH**2, -1, channels)  # [P, T, C]
+            # [P, 16] @ [16, T K] -> [P, T, K]
             spread = (to_outputs.t() @ _cut(gradient, images, bands, TILE)).view(PATCH**2, -1, num_outputs)
-            total.baddbmm_(spread.transpose(1, 2), patches)
+            total.baddbmm_(spread.transpose(1, 2), patches)  # [P, K, T] @ [P, T, C]
+        # [9, P] @ [P, K C] -> [3, 3, K, C]
         kernels = (to_kernels.t() @ total.flatten(1)).view(KERNEL, KERNEL, num_outputs, channels)
     return kernels.permute(2, 3, 0, 1).clone(memory_format=torch.channels_last)
 
@@ -128,7 +131,7 @@ def image_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
     Returns:
         [B, C, H, W], laid out channels last.
     """
-    turned = weight.transpose(0, 1).flip(2, 3)
+    turned = weight.transpose(0, 1).flip(2, 3)  # [C, K, 3, 3], rotated by half a turn
     return convolution(gradient, turned)  # type: ignore[no-any-return]
 
 
@@ -226,7 +229,7 @@ def _cut(x: Tensor, images: slice, bands: slice, side: int) -> Tensor:
     across = _num_tiles(width)
     top, bottom = TILE * bands.start - around, TILE * bands.stop + around
     beyond = 0, 0, around, TILE * across + around - width, max(-top, 0), max(bottom - height, 0)
-    piece = x.permute(0, 2, 3, 1)[images, max(top, 0) : bottom]
+    piece = x.permute(0, 2, 3, 1)[images, max(top, 0) : bottom]  # [b, rows, W, C]
     piece = F.pad(piece, beyond).contiguous() if any(beyond) else piece.contiguous()
     image, line, pixel, _ = piece.stride()
     squares = piece.as_strided(

@@ -12,15 +12,19 @@ import numpy.typing as npt
 from torch import Tensor
 
 from nenya.data.images import ImageFile
-from nenya.data.ocean import REGIMES, write_ocean
+from nenya.demo.flow import REGIMES
+from nenya.demo.ocean import write_ocean
+from nenya.drawing import attempt, picture
 from nenya.files import atomic_write
 from nenya.params import Params
-from nenya.train import Run, run
+from nenya.train import run
 from nenya.training.curves import picture_file
 from nenya.training.features import encode_cutouts, knn_accuracy, nearest, pixel_accuracy, pixel_features
+from nenya.training.session import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NUM_TRAIN, NUM_VALID = 768, 256
 SEED = 0
@@ -64,9 +68,10 @@ def run_demo(folder: Path) -> Iterator[str]:
 
     train, valid = trained.train.images, ImageFile(data, "valid")
     labels = train.labels("train_labels"), valid.labels("valid_labels")
-    learned = [encode_cutouts(trained.model, images, trained.opt, device=trained.device) for images in (train, valid)]
-    picture = folder / "neighbours.png"
-    draw_neighbours(picture, valid, labels[1], learned[1])
+    device = trained.step.device
+    learned = [encode_cutouts(trained.model, images, trained.opt, device=device) for images in (train, valid)]
+    neighbours = folder / "neighbours.png"
+    drawn = attempt(lambda: draw_neighbours(neighbours, valid, labels[1], learned[1]), neighbours)
 
     health = trained.curves.health
     yield ""
@@ -79,12 +84,12 @@ def run_demo(folder: Path) -> Iterator[str]:
     yield f"    learned space {knn_accuracy(learned[0], labels[0], learned[1], labels[1], NEIGHBOURS):.2f}"
     yield f"    raw pixels    {pixel_accuracy(train, labels[0], valid, labels[1], NEIGHBOURS):.2f}"
     yield "Look at:"
-    yield from _files(trained, folder, picture)
+    yield from _files(trained, folder, [("neighbours", neighbours)] if drawn else [])
 
 
-def _files(trained: Run, folder: Path, picture: Path) -> Iterator[str]:
+def _files(trained: Run, folder: Path, pictures: list[tuple[str, Path]]) -> Iterator[str]:
     rows = (
-        ("neighbours", picture),
+        *pictures,
         ("curves", picture_file(trained.folder, trained.opt.model_name)),
         ("model", trained.folder / "last.pth"),
         ("options", folder / "options.json"),
@@ -104,20 +109,22 @@ def draw_neighbours(path: Path, images: ImageFile, labels: npt.NDArray[np.int64]
         learned: Features [N, F].
 
     Raises:
-        NenyaError: The file cannot be written.
+        NenyaError: matplotlib cannot be used, or the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     queries = np.array([np.flatnonzero(labels == regime)[0] for regime in range(len(REGIMES))])
-    # the nearest of all is the query itself
-    found = [
-        nearest(features[queries], features, NEIGHBOURS + 1)[:, 1:].numpy()
-        for features in (learned, pixel_features(images))
-    ]
-    figure = Figure(figsize=(13, 6.4), layout="constrained")
+    found = [_neighbours_of(queries, features) for features in (learned, pixel_features(images))]
+    with picture(path, (13, 6.4), dpi=80, layout="constrained") as figure:
+        _draw_in(figure, images, labels, queries, found)
+
+
+def _draw_in(
+    figure: Figure,
+    images: ImageFile,
+    labels: npt.NDArray[np.int64],
+    queries: npt.NDArray[np.intp],
+    found: list[npt.NDArray[np.int64]],
+) -> None:
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.96))  # type: ignore[union-attr, call-arg]
-    FigureCanvasAgg(figure)
     ratios = [1, 0.15, *[1] * NEIGHBOURS, 0.15, *[1] * NEIGHBOURS]
     axes = figure.subplots(len(REGIMES), len(ratios), width_ratios=ratios, squeeze=False)
     for axis in axes.ravel():
@@ -134,8 +141,13 @@ def draw_neighbours(path: Path, images: ImageFile, labels: npt.NDArray[np.int64]
     for column, text in ((0, "query"), (4, "nearest in the learned space"), (5 + NEIGHBOURS, "nearest by raw pixels")):
         heading = axes[0, column].text(0.5, 1.25, text, transform=axes[0, column].transAxes, ha="center", weight="bold")
         heading.set_in_layout(False)  # wider than its column
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=80)
+
+
+def _neighbours_of(rows: npt.NDArray[np.int64], features: Tensor) -> npt.NDArray[np.int64]:
+    """The nearest other cutouts of some: [M, NEIGHBOURS]."""
+    found = nearest(features[rows], features, NEIGHBOURS + 1).numpy()
+    # A cutout is mostly the nearest to itself, but one with the same features can come before it.
+    return np.array([others[others != row][:NEIGHBOURS] for row, others in zip(rows, found, strict=True)])
 
 
 def _show(axis: Axes, cutout: npt.NDArray[np.float32]) -> None:

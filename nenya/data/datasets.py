@@ -1,0 +1,81 @@
+"""The data sets of a run: opening training and validation set, and telling them from others."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+
+import numpy as np
+
+from nenya.data.hdf5 import dataset_names, has_dataset
+from nenya.data.loaders import ViewLoader, nenya_loader
+from nenya.errors import DataError
+from nenya.options import nearest
+from nenya.params import Params
+
+logger = logging.getLogger(__name__)
+
+
+def open_loaders(opt: Params) -> tuple[ViewLoader, ViewLoader | None]:
+    """The training loader and, where there is a validation set, its loader.
+
+    Raises:
+        NenyaError: The data do not serve, or the two sets have different channels.
+    """
+    train = nenya_loader(opt)
+    if not has_validation(opt):
+        return train, None
+    valid = nenya_loader(opt, valid=True)
+    channels = train.images.num_channels, valid.images.num_channels
+    if channels[0] != channels[1]:
+        raise DataError(
+            f"{train.images.path}: {opt.train_key!r} has {channels[0]} channels, but {opt.valid_key!r} has "
+            f"{channels[1]}. Both must have the same: check train_key and valid_key."
+        )
+    return train, valid
+
+
+def has_validation(opt: Params) -> bool:
+    """Whether there is a validation set; a key that the file lacks is said aloud."""
+    if opt.valid_key is None:
+        logger.warning("valid_key is null: training without validation, so without health figures.")
+        return False
+    if has_dataset(opt.images_path, opt.valid_key):
+        if opt.valid_key.strip("/") == opt.train_key.strip("/"):
+            logger.warning("valid_key is train_key: the validation figures will be those of the training cutouts.")
+        return True
+    there = list(dataset_names(opt.images_path))
+    logger.warning(
+        "%s has no dataset %r (it has %s)%s: training without validation, so without health figures.",
+        opt.images_path,
+        opt.valid_key,
+        ", ".join(there),
+        nearest(opt.valid_key, there).rstrip("?"),
+    )
+    return False
+
+
+def fingerprint(loader: ViewLoader) -> str:
+    """What tells a data set from others, whatever its file is called: all on which its batches depend.
+
+    Shape, type, usable cutouts, labels, some pixels and, for training, how many cutouts are stored together: the order
+    rests on it. Reading the pixels opens the file for as long as the loader lives: what is put in its place under the
+    same name later is not read.
+
+    Args:
+        loader: Of the training or of the validation set.
+
+    Returns:
+        One line, for people to compare too.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    images = loader.images
+    rows = images.usable
+    some = rows[np.linspace(0, len(rows) - 1, 16).astype(np.int64)]
+    checksum = zlib.crc32(images.read(some).tobytes(), zlib.crc32(rows.tobytes()))
+    if loader.labels is not None:
+        checksum = zlib.crc32(loader.labels.tobytes(), checksum)
+    together = f", read {images.joint_length} at a time" if loader.train and images.joint_length > 1 else ""
+    return f"{len(rows)} usable cutouts of {images.shape} {images.dtype}{together}, checksum {checksum:08x}"

@@ -1,0 +1,22 @@
+"""The options: the table, old names, what a file of them may look like, and what is said of mistakes in it.
+
+Data flow: `reading` makes names and values of a file, `old_names` gives them their present names, `run_options` checks
+them against the table in `fields`; `messages` says what is wrong, `reference` explains the table.
+"""
+
+from nenya.options.fields import WARM_BATCH_SIZE
+from nenya.options.messages import nearest, table
+from nenya.options.old_names import ALIASES, IGNORED
+from nenya.options.run_options import DERIVED, HARMLESS, Options, output_root
+
+__all__ = [
+    "ALIASES",
+    "DERIVED",
+    "HARMLESS",
+    "IGNORED",
+    "WARM_BATCH_SIZE",
+    "Options",
+    "nearest",
+    "output_root",
+    "table",
+]
