@@ -66,8 +66,8 @@ lowest: $(VENV)/.dev  ## run the tests of one process with the lowest version of
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --requirement .venv-lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --no-deps --editable .
-	.venv-lowest/bin/python -m pytest -p no:cacheprovider tests/data tests/machine tests/kernels tests/models tests/training tests/test_losses.py \
-	    tests/test_page.py tests/test_train.py tests/test_options.py tests/test_resume.py
+	.venv-lowest/bin/python -m pytest -p no:cacheprovider tests/data tests/models tests/kernels tests/machine tests/training \
+	    tests/test_losses.py tests/test_page.py tests/test_train.py tests/test_options.py tests/test_resume.py
 
 clean:  ## remove .venv and caches; never your data or models
 	rm -rf $(VENV) .venv-lowest .venv-lowest.txt .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache nenya.egg-info build dist

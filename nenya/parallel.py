@@ -50,17 +50,19 @@ def current() -> Ranks:
     return _joined
 
 
-def require_torch() -> None:
-    """Refuse a torch that trains in one process only.
+def _require_torch(ranks: Ranks) -> None:
+    """See that this torch has what several processes exchange with.
 
     Raises:
-        OptionError: Older than 2.13, whose names are used here.
+        OptionError: In rank 0; it is older than 2.13.
+        OtherProcessError: In the others.
     """
     if not hasattr(dist, "all_gather_single"):
-        raise OptionError(
+        error = OptionError(
             f"several processes need torch 2.13 or later, and this is torch {torch.__version__}: install a newer one, "
             "or train in one process (without --nproc, torchrun or srun)."
         )
+        raise error if ranks.first else OtherProcessError(*error.args)
 
 
 @contextlib.contextmanager
@@ -82,7 +84,7 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
     if ranks.size == 1 or dist.is_initialized():
         yield current()
         return
-    require_torch()
+    _require_torch(ranks)
     cuda = cuda_use and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(ranks.local_rank % torch.cuda.device_count())

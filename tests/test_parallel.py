@@ -227,6 +227,18 @@ def test_what_processes_exchange(many):
         assert found["buffers"].tolist() == [5, 5, 5]
 
 
+@pytest.mark.parametrize(("rank", "error"), [(0, OptionError), (1, OtherProcessError)])
+def test_a_torch_that_is_too_old_is_refused_before_processes_meet(monkeypatch, rank, error):
+    monkeypatch.delattr(torch.distributed, "all_gather_single")
+    monkeypatch.setattr(torch, "__version__", "2.6.0")
+    place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    wanted = r"several processes need torch 2\.13 or later, and this is torch 2\.6\.0"
+    with pytest.raises(error, match=wanted), parallel.join(cuda_use=False):
+        pass
+
+
 def test_a_single_process_exchanges_with_itself():
     z = torch.randn(3, 2)
     assert parallel.current() == parallel.Ranks(0, 1, 0)
@@ -338,12 +350,3 @@ def test_processes_with_other_data_under_the_same_name_are_refused(tiny, cutouts
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_all(tiny):
     assert in_processes(2, train, tiny(batch_size_train=9), False, None) == [1, 1]
-
-
-def test_a_torch_that_is_too_old_for_several_processes_is_refused(monkeypatch):
-    monkeypatch.delattr(torch.distributed, "all_gather_single")
-    monkeypatch.setattr(torch, "__version__", "2.6.0")
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(OptionError, match=r"need torch 2\.13 or later, and this is torch 2\.6\.0"):
-        parallel.join(cuda_use=False).__enter__()
