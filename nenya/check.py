@@ -18,6 +18,7 @@ from nenya.errors import OptionError
 from nenya.machine.device import choose_device, choose_precision
 from nenya.machine.memory import free_memory
 from nenya.models import build_model
+from nenya.options import Outputs
 from nenya.params import Params, complete_options
 from nenya.training import events
 from nenya.training.checkpoint import LAST, PREVIOUS, checkpoints, epoch_file
@@ -47,8 +48,9 @@ def check_run(opt: Params) -> list[str]:
     complete_options(opt)
     if opt.tensorboard:
         events.require_tensorboard()
-    require_names(opt)
-    _require_writable(Path(opt.model_folder))
+    outputs = Outputs.from_options(opt)
+    require_names(outputs, opt.epochs)
+    _require_writable(outputs.folder)
     train, valid = open_loaders(opt)
     for loader in (train, valid):
         if loader is not None:
@@ -63,7 +65,7 @@ def check_run(opt: Params) -> list[str]:
     lines.append(f"  {'memory':<11}about {need / _MB:.0f} MB for a training step, of which {3 * weights / _MB:.0f} MB "
                  f"weights, gradients and momentum; {_data_memory(train)}")  # fmt: skip
     lines.append(f"  {'':<11}{_room(opt, train, dtype, step.device)}")
-    return ["This would run:", *lines, *_files(opt, weights), "Nothing was written."]
+    return ["This would run:", *lines, *_files(opt, outputs, weights), "Nothing was written."]
 
 
 def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int) -> int:
@@ -131,15 +133,15 @@ def _reading(train: ViewLoader) -> str:
     return f"in windows of {window:.0f} MB, of which two are in memory at once"
 
 
-def _files(opt: Params, weights: int) -> list[str]:
-    folder = Path(opt.model_folder)
+def _files(opt: Params, outputs: Outputs, weights: int) -> list[str]:
+    folder = outputs.folder
     written = opt.epochs // opt.save_freq
     kept = written if opt.keep is None else min(written, opt.keep + 1)  # one more is written before the oldest goes
     size = 2 * weights / _MB  # weights and momentum
     names = [f"{LAST} and {PREVIOUS} ({size:.0f} MB each)"]
     if kept:
         names.append(f"{kept} of {epoch_file('', opt.save_freq)} ... ({kept * size:.0f} MB)")
-    names.append(str(picture_file("", opt.model_name).parent) + os.sep)
+    names.append(str(picture_file("", outputs.name).parent) + os.sep)
     free = shutil.disk_usage(_existing(folder)).free / _MB
     need = (kept + 3) * size  # with the last, the one before it, and one that is being written
     if free < need:

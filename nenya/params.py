@@ -6,19 +6,25 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nenya.errors import OptionError
 from nenya.files import atomic_write
-from nenya.options import ALIASES, IGNORED, WARM_BATCH_SIZE, Options, nearest
+from nenya.options import ALIASES, IGNORED, WARM_BATCH_SIZE, Options, Outputs, nearest
 from nenya.options.reading import read_json
 
 logger = logging.getLogger(__name__)
 
 
-class Params:
+if TYPE_CHECKING:
+    _Typed = Options  # a type checker knows every option with its type, and refuses a name that is none
+else:
+    _Typed = object
+
+
+class Params(_Typed):
     """The options of a run, as attributes: ``opt.epochs``; ``nenya options`` lists them.
 
     Assignment validates as loading does: ``opt.temp = -1`` raises. Old names (``opt.batch_size``) work too.
@@ -52,7 +58,7 @@ class Params:
             logger.warning("options without effect, kept as they are: %s", ", ".join(idle))
 
     @property
-    def dict(self) -> dict[str, Any]:
+    def dict(self) -> dict[str, Any]:  # type: ignore[override]  # pydantic has a method of that name
         """All options, as plain JSON types."""
         return self._options.to_dict()
 
@@ -100,15 +106,17 @@ class Params:
         """
         self._adopt(self._options.merge(values, where))
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        if name.startswith("_"):  # copy and pickle ask for these before there are options
-            raise AttributeError(name)
-        if name in self._options.unread or name in IGNORED:
-            return self._options.unread.get(name)
-        target = ALIASES.get(name, (name,))[0]
-        if target not in Options.model_fields:
-            raise AttributeError(f"no option {name!r}{nearest(name, Options.model_fields)}")
-        return getattr(self._options, target)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+            if name.startswith("_"):  # copy and pickle ask for these before there are options
+                raise AttributeError(name)
+            if name in self._options.unread or name in IGNORED:
+                return self._options.unread.get(name)
+            target = ALIASES.get(name, (name,))[0]
+            if target not in Options.model_fields:
+                raise AttributeError(f"no option {name!r}{nearest(name, Options.model_fields)}")
+            return getattr(self._options, target)
 
     def __setattr__(self, name: str, value: object) -> None:
         known = self._options.unread.keys()
@@ -116,11 +124,8 @@ class Params:
         if name not in known and name in self._options.unread and name not in IGNORED:
             logger.warning("%s is not an option: kept, without effect", name)
 
-    def __getstate__(self) -> Options:
-        return self._options
-
-    def __setstate__(self, state: Options) -> None:
-        object.__setattr__(self, "_options", state)
+    def __reduce__(self) -> tuple[Callable[[Options], Params], tuple[Options]]:
+        return _holding, (self._options,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Params) and self.dict == other.dict
@@ -130,6 +135,13 @@ class Params:
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self._options.explicit().items())
         return f"Params({given})"
+
+
+def _holding(options: Options) -> Params:
+    """The options as a copied or unpickled `Params`, without warning of them again."""
+    params = Params.__new__(Params)
+    object.__setattr__(params, "_options", options)
+    return params
 
 
 def complete_options(opt: Params) -> None:
@@ -167,7 +179,7 @@ def option_preprocess(opt: Params) -> None:
         OptionError: The model folder cannot be created.
     """
     complete_options(opt)
-    folder = Path(opt.model_folder)
+    folder = Outputs.from_options(opt).folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -16,6 +16,7 @@ from nenya.errors import TO_BE_CONTINUED, CollapseError, OptionError
 from nenya.machine.device import choose_device, seed_everything
 from nenya.machine.memory import keeping_memory
 from nenya.machine.signals import Interruption
+from nenya.options import Outputs
 from nenya.params import Params, complete_options, option_preprocess
 from nenya.training import events
 from nenya.training.build import distribute, set_model
@@ -112,21 +113,22 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
             logger.info(line)
         logger.info("  model   %s", state.folder / LAST)
         if state.curves.train.epochs:
-            logger.info("  curves  %s", picture_file(state.folder, state.opt.model_name))
+            logger.info("  curves  %s", picture_file(state.folder, state.outputs.name))
     return state
 
 
 def complete(opt: Params) -> None:
     """Complete the options, and see that every file of the run can have its name."""
     option_preprocess(opt)
-    require_names(opt)
+    require_names(Outputs.from_options(opt), opt.epochs)
 
 
 def shorten(opt: Params) -> None:
     """Make the options those of a debug run: short, and in a folder of its own."""
     complete_options(opt)
-    opt.model_name += "_debug"
-    opt.model_folder = f"{opt.model_folder.rstrip('/')}_debug"
+    outputs = Outputs.from_options(opt)
+    opt.model_name = f"{outputs.name}_debug"
+    opt.model_folder = f"{outputs.folder}_debug"
     opt.epochs, opt.save_freq, opt.valid_freq, opt.print_freq = DEBUG_EPOCHS, 1, 1, 1
 
 
@@ -241,7 +243,7 @@ def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str
         return
     save_curves(state)
     raise parallel.common(
-        CollapseError(f"{advice} The curves are in {picture_file(state.folder, state.opt.model_name)}.")
+        CollapseError(f"{advice} The curves are in {picture_file(state.folder, state.outputs.name)}.")
     )
 
 

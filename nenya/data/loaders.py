@@ -361,9 +361,9 @@ def open_images(opt: Params, *, valid: bool = False) -> ImageFile:
 
 def label_dataset(opt: Params, *, valid: bool = False) -> str:
     """Name of the dataset of labels: `label_key` with ``{key}`` filled in, or ``<key>_labels``."""
-    key = opt.valid_key if valid else opt.train_key
+    key = str(opt.valid_key if valid else opt.train_key)
     if opt.label_key is not None and ("{key}" in opt.label_key or not valid):
-        return str(opt.label_key.replace("{key}", key))
+        return opt.label_key.replace("{key}", key)
     return f"{key}_labels"
 
 

@@ -90,7 +90,7 @@ def run_demo(folder: Path) -> Iterator[str]:
 def _files(trained: Run, folder: Path, pictures: list[tuple[str, Path]]) -> Iterator[str]:
     rows = (
         *pictures,
-        ("curves", picture_file(trained.folder, trained.opt.model_name)),
+        ("curves", picture_file(trained.folder, trained.outputs.name)),
         ("model", trained.folder / "last.pth"),
         ("options", folder / "options.json"),
         ("data", folder / OPTIONS["images_file"]),

@@ -7,6 +7,7 @@ them against the table in `fields`; `messages` says what is wrong, `reference` e
 from nenya.options.fields import WARM_BATCH_SIZE
 from nenya.options.messages import nearest, table
 from nenya.options.old_names import ALIASES, IGNORED
+from nenya.options.outputs import Outputs
 from nenya.options.run_options import DERIVED, HARMLESS, Options, output_root
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "IGNORED",
     "WARM_BATCH_SIZE",
     "Options",
+    "Outputs",
     "nearest",
     "output_root",
     "table",

@@ -7,23 +7,24 @@ from pathlib import Path
 
 from nenya.errors import OptionError
 from nenya.files import longest_name
-from nenya.params import Params
+from nenya.options import Outputs
 from nenya.training.checkpoint import epoch_file
 from nenya.training.curves import curve_files
 
 
-def require_names(opt: Params) -> None:
+def require_names(outputs: Outputs, epochs: int) -> None:
     """Check that the file system takes the name of every file that a run writes, while it writes it too.
 
     Args:
-        opt: The options, completed. The model folder need not exist.
+        outputs: Where the run writes. The model folder need not exist.
+        epochs: Number of its last epoch.
 
     Raises:
         OptionError: A name, or a path, is longer than the file system has room for.
     """
-    folder = Path(opt.model_folder).absolute()
+    folder = outputs.folder.absolute()
     there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
-    files = [epoch_file(folder, opt.epochs), *curve_files(folder, opt.model_name)]
+    files = [epoch_file(folder, epochs), *curve_files(folder, outputs.name)]
     names = [*folder.relative_to(there).parts, *(longest_name(file) for file in files)]
     room = _limit(there, "PC_NAME_MAX", 255)
     longest = max(names, key=_length)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from nenya.data.loaders import ViewLoader
 from nenya.errors import DataError, NonFiniteLossError, OptionError
 from nenya.files import set_aside, sole_writer, sweep
 from nenya.models.resnet_big import SupConResNet
-from nenya.options import DERIVED, HARMLESS, Options
+from nenya.options import DERIVED, HARMLESS, Options, Outputs
 from nenya.params import Params
 from nenya.training import curves as curve_files
 from nenya.training import events
@@ -83,9 +82,14 @@ class Run:
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
+    def outputs(self) -> Outputs:
+        """Where the run writes."""
+        return Outputs.from_options(self.opt)
+
+    @property
     def folder(self) -> Path:
         """The model folder."""
-        return Path(self.opt.model_folder)
+        return self.outputs.folder
 
 
 @parallel.rank_zero
@@ -97,9 +101,10 @@ def claim_folder(opt: Params, stack: contextlib.ExitStack) -> None:
     """
     if opt.tensorboard:
         events.require_tensorboard()
-    stack.enter_context(sole_writer(opt.model_folder))
-    for folder in (opt.model_folder, os.path.join(opt.model_folder, curve_files.FOLDER)):
-        sweep(folder)
+    folder = Outputs.from_options(opt).folder
+    stack.enter_context(sole_writer(folder))
+    for place in (folder, folder / curve_files.FOLDER):
+        sweep(place)
 
 
 def require_same_work(state: Run) -> None:
@@ -243,7 +248,7 @@ def changed_data(checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> list[
 def earlier_curves(state: Run) -> Curves:
     """The curves of the epochs done; damaged or missing ones are said aloud, for a checkpoint is worth more."""
     try:
-        curves = load_curves(state.folder, state.opt.model_name).until(state.epoch)
+        curves = load_curves(state.folder, state.outputs.name).until(state.epoch)
     except DataError as error:
         aside = set_aside(state.folder, [state.folder / curve_files.FOLDER])
         logger.warning("%s They are in %s now; the curves begin anew.", error, aside)
@@ -282,7 +287,7 @@ def save(state: Run) -> None:
 @parallel.rank_zero
 def save_curves(state: Run) -> None:
     """Write the curves and their picture, where there are any."""
-    state.curves.save(state.folder, state.opt.model_name)
+    state.curves.save(state.folder, state.outputs.name)
 
 
 @parallel.rank_zero  # all wait: none may end the run while a file is being written
@@ -291,7 +296,7 @@ def _write_outputs(state: Run) -> None:
     opt, folder = state.opt, state.folder
     at_border = not state.partial_losses
     if at_border:
-        state.curves.save(folder, opt.model_name)
+        state.curves.save(folder, state.outputs.name)
     files = [folder / LAST]
     if at_border and state.epoch > 0 and state.epoch % opt.save_freq == 0:
         file = epoch_file(folder, state.epoch)

@@ -7,17 +7,22 @@ import pytest
 
 from nenya.check import check_run
 from nenya.errors import NenyaError, OptionError
+from nenya.options import Outputs
 from nenya.train import run
 from nenya.training.curves import Curves
 from nenya.training.epoch import Pass
 from nenya.training.names import require_names
 
 
+def require(opt):
+    require_names(Outputs.from_options(opt), opt.epochs)
+
+
 def longest_that_is_taken(make):
     """Length of the longest model_name, in bytes of UTF-8, with which `require_names` agrees."""
     for length in range(260, 0, -1):
         try:
-            require_names(make(length))
+            require(make(length))
         except OptionError:
             continue
         return length
@@ -50,11 +55,11 @@ def test_a_name_that_is_too_long_is_refused_before_anything_is_read(tiny, start,
 
 
 def test_the_file_systems_own_limits_count(tiny, monkeypatch, tmp_path):
-    require_names(tiny(model_name="x" * 100, model_folder=str(tmp_path / "m")))
+    require(tiny(model_name="x" * 100, model_folder=str(tmp_path / "m")))
     monkeypatch.setattr(os, "pathconf", lambda folder, which: 143 if which == "PC_NAME_MAX" else 4096)
     with pytest.raises(OptionError, match=r"takes names of at most 143.* 2 bytes shorter"):
-        require_names(tiny(model_name="x" * 108, model_folder=str(tmp_path / "m")))
-    require_names(tiny(model_name="x" * 106, model_folder=str(tmp_path / "m")))
+        require(tiny(model_name="x" * 108, model_folder=str(tmp_path / "m")))
+    require(tiny(model_name="x" * 106, model_folder=str(tmp_path / "m")))
 
 
 def test_a_path_that_is_too_long_is_refused(tiny, tmp_path):
@@ -62,11 +67,11 @@ def test_a_path_that_is_too_long_is_refused(tiny, tmp_path):
     deep += "d" * (4000 - len(deep))
     with pytest.raises(OptionError, match="choose a shorter model_root"):
         check_run(tiny(model_folder=deep))
-    require_names(tiny(model_name="x", model_folder=deep))
+    require(tiny(model_name="x", model_folder=deep))
 
 
 def test_where_the_limits_are_not_known_the_usual_ones_count(tiny, monkeypatch, tmp_path):
     monkeypatch.delattr(os, "pathconf")
-    require_names(tiny(model_name="x" * 200, model_folder=str(tmp_path)))
+    require(tiny(model_name="x" * 200, model_folder=str(tmp_path)))
     with pytest.raises(OptionError, match="at most 255"):
-        require_names(tiny(model_name="x" * 250, model_folder=str(tmp_path)))
+        require(tiny(model_name="x" * 250, model_folder=str(tmp_path)))
