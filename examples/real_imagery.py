@@ -24,10 +24,12 @@ from typing import Any
 import torch
 
 from nenya.data.images import ImageFile
+from nenya.evaluation.baselines import pixel_accuracy
+from nenya.evaluation.neighbours import knn_accuracy
+from nenya.latents.encode import encode_cutouts
 from nenya.machine.device import choose_precision
 from nenya.params import Params
 from nenya.train import prepare, run
-from nenya.training.features import encode_cutouts, knn_accuracy, pixel_accuracy
 
 COMMON: dict[str, Any] = {
     "ssl_model": "resnet18",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nenya.errors import OptionError
 from nenya.files import atomic_write
-from nenya.options import ALIASES, IGNORED, WARM_BATCH_SIZE, Options, Outputs, nearest
+from nenya.options import ALIASES, IGNORED, WARM_BATCH_SIZE, Options, Outputs, did_you_mean
 from nenya.options.reading import read_json
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Params(_Typed):
                 return self._options.unread.get(name)
             target = ALIASES.get(name, (name,))[0]
             if target not in Options.model_fields:
-                raise AttributeError(f"no option {name!r}{nearest(name, Options.model_fields)}")
+                raise AttributeError(f"no option {name!r}{did_you_mean(name, Options.model_fields)}")
             return getattr(self._options, target)
 
     def __setattr__(self, name: str, value: object) -> None:

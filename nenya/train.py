@@ -13,6 +13,7 @@ from nenya import __version__, parallel
 from nenya.console import show_log, silence
 from nenya.data.datasets import fingerprint, open_loaders
 from nenya.errors import TO_BE_CONTINUED, CollapseError, OptionError
+from nenya.evaluation.health import collapse
 from nenya.machine.device import choose_device, seed_everything
 from nenya.machine.memory import keeping_memory
 from nenya.machine.signals import Interruption
@@ -23,7 +24,6 @@ from nenya.training.build import distribute, set_model
 from nenya.training.checkpoint import LAST
 from nenya.training.curves import picture_file
 from nenya.training.epoch import train_epoch
-from nenya.training.health import collapse
 from nenya.training.names import require_names
 from nenya.training.optim import Schedule, adjust_learning_rate, set_optimizer
 from nenya.training.report import describe_end, describe_epoch, describe_health, describe_run

@@ -24,6 +24,16 @@ FACE = {
     "nenya.util.save_model": "(model, optimizer, opt, epoch, file)",
     "nenya.util.AverageMeter": "()",
     "nenya.util.TwoCropTransform": "(transform)",
+    # what docs and users' scripts name
+    "nenya.training.checkpoint.load_model": "(file)",
+    "nenya.training.features.encode_cutouts": "(model, images, opt, *, device='cpu', batch_size=128)",
+    "nenya.training.features.knn_accuracy": (
+        "(train, train_labels, valid, valid_labels, neighbours=5, metric='cosine')"
+    ),
+    "nenya.training.health.view_retrieval": "(first, second)",
+    "nenya.data.images.ImageFile": ("(path, key, *, scale=1.0, max_nodata=0.5, cache_mb=1024, num_threads=1)"),
+    "nenya.data.loaders.open_images": "(opt, *, valid=False)",
+    "nenya.params.complete_options": "(opt)",
 }
 
 
@@ -46,7 +56,7 @@ def test_params_dict_is_a_property():
     assert isinstance(inspect.getattr_static(_resolve("nenya.params.Params"), "dict"), property)
 
 
-@pytest.mark.parametrize("door", ["nenya.util", "nenya.train_util"])
+@pytest.mark.parametrize("door", ["nenya.util", "nenya.train_util", "nenya.training.features", "nenya.training.health"])
 def test_doors_define_nothing(door):
     module = importlib.import_module(door)
     assert set(module.__all__) == {name for name in vars(module) if not name.startswith("_")}

@@ -10,7 +10,7 @@ import numpy as np
 from nenya.data.hdf5 import dataset_names, has_dataset
 from nenya.data.loaders import ViewLoader, nenya_loader
 from nenya.errors import DataError
-from nenya.options import nearest
+from nenya.options import did_you_mean
 from nenya.params import Params
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def has_validation(opt: Params) -> bool:
         opt.images_path,
         opt.valid_key,
         ", ".join(there),
-        nearest(opt.valid_key, there).rstrip("?"),
+        did_you_mean(opt.valid_key, there).rstrip("?"),
     )
     return False
 

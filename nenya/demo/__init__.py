@@ -15,11 +15,13 @@ from nenya.data.images import ImageFile
 from nenya.demo.flow import REGIMES
 from nenya.demo.ocean import write_ocean
 from nenya.drawing import attempt, picture
+from nenya.evaluation.baselines import pixel_accuracy, pixel_features
+from nenya.evaluation.neighbours import knn_accuracy, nearest_neighbours
 from nenya.files import atomic_write
+from nenya.latents.encode import encode_cutouts
 from nenya.params import Params
 from nenya.train import run
 from nenya.training.curves import picture_file
-from nenya.training.features import encode_cutouts, knn_accuracy, nearest, pixel_accuracy, pixel_features
 from nenya.training.session import Run
 
 if TYPE_CHECKING:
@@ -145,7 +147,7 @@ def _draw_in(
 
 def _neighbours_of(rows: npt.NDArray[np.int64], features: Tensor) -> npt.NDArray[np.int64]:
     """The nearest other cutouts of some: [M, NEIGHBOURS]."""
-    found = nearest(features[rows], features, NEIGHBOURS + 1).numpy()
+    found = nearest_neighbours(features[rows], features, NEIGHBOURS + 1).numpy()
     # A cutout is mostly the nearest to itself, but one with the same features can come before it.
     return np.array([others[others != row][:NEIGHBOURS] for row, others in zip(rows, found, strict=True)])
 

@@ -5,7 +5,7 @@ them against the table in `fields`; `messages` says what is wrong, `reference` e
 """
 
 from nenya.options.fields import WARM_BATCH_SIZE
-from nenya.options.messages import nearest, table
+from nenya.options.messages import did_you_mean, table
 from nenya.options.old_names import ALIASES, IGNORED
 from nenya.options.outputs import Outputs
 from nenya.options.run_options import DERIVED, HARMLESS, Options, output_root
@@ -18,7 +18,7 @@ __all__ = [
     "WARM_BATCH_SIZE",
     "Options",
     "Outputs",
-    "nearest",
+    "did_you_mean",
     "output_root",
     "table",
 ]

@@ -43,7 +43,7 @@ _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", 
 _BOUNDS = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at the nearest known name, or an empty string where none is near."""
     match = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     return f"; did you mean {match[0]}?" if match else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from nenya.errors import OptionError
-from nenya.options.messages import nearest, table
+from nenya.options.messages import did_you_mean, table
 from nenya.options.old_names import ALIASES, GIVING_WAY, IGNORED
 
 
@@ -30,7 +30,7 @@ def as_text(names: Iterable[str] = (), width: int = 100) -> str:
     chosen = [name for name in chosen if name not in IGNORED]
     for name in chosen:
         if name not in rows:
-            raise OptionError(f"{name!r} is not an option{nearest(name, rows)}")
+            raise OptionError(f"{name!r} is not an option{did_you_mean(name, rows)}")
     lines: list[str] = []
     for group, members in _grouped(rows if not (chosen or unread) else {name: rows[name] for name in chosen}):
         lines += [group.upper(), ""]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from nenya.drawing import attempt, picture
 from nenya.errors import DataError, printable
+from nenya.evaluation.health import Health
 from nenya.files import atomic_hdf5, sealed_hdf5
-from nenya.training.health import Health
 from nenya.training.ledger import Pass
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nenya.errors import OptionError
-from nenya.training.health import Health
+from nenya.evaluation.health import Health
 
 FOLDER = "tensorboard"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from nenya import parallel
 from nenya.data.batch import Batch
 from nenya.errors import NenyaError, NonFiniteLossError, OptionError
-from nenya.training.health import Health
+from nenya.evaluation.health import Health
 from nenya.training.meters import AverageMeter
 from nenya.training.progress import EpochProgress
 

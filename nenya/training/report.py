@@ -11,10 +11,10 @@ from torch import nn
 from nenya import parallel
 from nenya.data.augment import Views
 from nenya.data.loaders import ViewLoader
+from nenya.evaluation.health import Health
 from nenya.machine.device import choose_precision, describe
 from nenya.machine.memory import peak_memory
 from nenya.params import Params
-from nenya.training.health import Health
 from nenya.training.ledger import Pass
 from nenya.training.step import Step
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from nenya import parallel
 from nenya.data.batch import Loader, as_resumable
+from nenya.evaluation import health
 from nenya.machine.memory import keeping_memory
 from nenya.models.inference import evaluating
 from nenya.models.resnet_big import SupConResNet
-from nenya.training import health
 from nenya.training.ledger import Ledger, Pass, merge
 from nenya.training.progress import EpochProgress
 from nenya.training.step import Step, batch_loss, labels_for, pair_views, stack_views

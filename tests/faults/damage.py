@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from nenya.errors import CheckpointError, DataError
+from nenya.evaluation.health import Health
 from nenya.training.checkpoint import LAST, checkpoints, read_checkpoint
 from nenya.training.curves import FOLDER, Curves, load_curves
 from nenya.training.epoch import Pass
-from nenya.training.health import Health
 from tests.faults.harness import (
     DONE,
     EPOCHS,

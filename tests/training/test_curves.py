@@ -14,8 +14,8 @@ from matplotlib.image import imread
 
 import nenya
 from nenya.errors import DataError, NenyaError
+from nenya.evaluation.health import Health
 from nenya.training.curves import Curves, find_name, load_curves, picture_file, redraw
-from nenya.training.health import Health
 from nenya.training.ledger import Pass
 
 NAME = "SimCLR_resnet18_trial_0"

@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 from nenya.data.augment import TwoCropTransform
 from nenya.data.loaders import nenya_loader
 from nenya.errors import DataError, NonFiniteLossError, OptionError
+from nenya.evaluation import health
 from nenya.losses import SupConLoss
 from nenya.machine import memory
 from nenya.params import Params
-from nenya.training import health, validation
+from nenya.training import validation
 from nenya.training.build import set_model
 from nenya.training.epoch import train_epoch, train_model
 from nenya.training.optim import Schedule, set_optimizer

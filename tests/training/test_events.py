@@ -5,8 +5,8 @@ import importlib.util
 import pytest
 
 from nenya.errors import OptionError
+from nenya.evaluation.health import Health
 from nenya.training.events import FOLDER, EventWriter, require_tensorboard
-from nenya.training.health import Health
 
 
 @pytest.fixture

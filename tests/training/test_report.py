@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from nenya.data.loaders import nenya_loader
+from nenya.evaluation.health import Health
 from nenya.losses import SupConLoss
 from nenya.params import Params, option_preprocess
 from nenya.training.build import set_model
-from nenya.training.health import Health
 from nenya.training.ledger import Pass
 from nenya.training.report import describe_epoch, describe_health, describe_run, random_loss
 from nenya.training.step import Step

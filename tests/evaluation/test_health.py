@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.stats import ortho_group
 
-from nenya.training import health
-from nenya.training.health import alignment, collapse, effective_rank, measure, spread, uniformity, view_retrieval
+from nenya.evaluation import health
+from nenya.evaluation.health import alignment, collapse, effective_rank, measure, spread, uniformity, view_retrieval
 
 ROUNDING = 1e-10  # float64 sums of some hundred terms
 
