@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nenya import losses
 from nenya.errors import DataError, OptionError
 from nenya.losses import SupConLoss
+from nenya.positives import OtherViews
 
 FORMS = ("dense", "tiled")
 
@@ -231,7 +232,7 @@ def test_gradients_of_anchors_and_contrasts_are_apart(form):
     own, partner = torch.tensor([6, 1, 4]), torch.tensor([[2], [5], [0]])
 
     def weighted(a, c):
-        each = losses.anchor_losses(a, c, own, losses.OtherViews(partner), 0.4)
+        each = losses.anchor_losses(a, c, own, OtherViews(partner), 0.4)
         return each @ torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 
     assert torch.autograd.gradcheck(weighted, (anchors, contrasts))
