@@ -98,7 +98,13 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
             logger.info(line)
         begin(state, debug=debug, resume=resume, force=force)
         parts = state.step.num_parts(state.train.batch_size // ranks.size)
-        state.network = distribute(state.model, opt, parts, state.step.device)
+        state.network = distribute(
+            state.model,
+            state.step.device,
+            num_parts=parts,
+            sync_batch_norm=opt.syncBN is not False,  # null: yes
+            compression=opt.gradient_compression,
+        )
         stack.enter_context(keeping_memory(state.step.device))  # from one epoch, and its validation, to the next
         writer = events.EventWriter(state.folder, state.epoch + 1) if opt.tensorboard and ranks.first else None
         try:

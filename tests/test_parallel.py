@@ -59,7 +59,7 @@ def train_some(images_file, method, parts, dtype):
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    network = distribute(model, opt, step.num_parts(loader.batch_size // ranks.size), CPU)
+    network = distribute(model, CPU, num_parts=step.num_parts(loader.batch_size // ranks.size))
     optimizer = set_optimizer(opt, model)
     losses, first, seen = [], {}, []
     for batch in loader:

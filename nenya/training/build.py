@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 import torch
 from torch import nn
@@ -62,28 +63,35 @@ def _num_channels(opt: Params) -> int:
     return open_images(opt).num_channels
 
 
-def distribute(model: nn.Module, opt: Params, num_parts: int, device: torch.device) -> nn.Module:
+def distribute(
+    model: nn.Module,
+    device: torch.device,
+    *,
+    num_parts: int = 1,
+    sync_batch_norm: bool = True,
+    compression: Literal["none", "bf16"] = "none",
+) -> nn.Module:
     """Let the processes of a run train one model: rank 0's weights everywhere, gradients averaged.
 
-    On GPUs batch-norm takes its statistics over all processes, unless `syncBN` is false. There is no such form for
-    CPUs: each process then normalises by its own share of the batch.
+    There is no common batch-norm for CPUs: there each process normalises by its own share of the batch.
 
     Args:
         model: The same in every process, on the device.
-        opt: `syncBN`, `gradient_compression`.
-        num_parts: In which a process computes its share of a batch.
         device: Where the model is.
+        num_parts: In which a process computes its share of a batch.
+        sync_batch_norm: On GPUs, take batch-norm's statistics over all processes.
+        compression: "bf16" halves what goes over the network between GPUs, and rounds it.
 
     Returns:
         The model inside `DistributedDataParallel`; with a single process the model itself.
     """
     ranks = parallel.current()
-    compressed = opt.gradient_compression == "bf16" and ranks.size > 1 and device.type == "cuda"
-    if opt.gradient_compression != "none" and not compressed:
+    compressed = compression == "bf16" and ranks.size > 1 and device.type == "cuda"
+    if compression != "none" and not compressed:
         logger.warning("gradient_compression is without effect: it works between GPUs of several processes only")
     if ranks.size == 1:
         return model
-    if device.type == "cuda" and opt.syncBN is not False:
+    if device.type == "cuda" and sync_batch_norm:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     else:
         why = "syncBN is false" if device.type == "cuda" else "there is no synchronised batch-norm for CPUs"

@@ -16,12 +16,13 @@ from nenya.machine.device import choose_precision, describe
 from nenya.machine.memory import peak_memory
 from nenya.params import Params
 from nenya.training.ledger import Pass
+from nenya.training.optim import Schedule
 from nenya.training.step import Step
 
 
-def random_loss(opt: Params, batch_size: int) -> float:
+def random_loss(temperature: float, batch_size: int) -> float:
     """The loss of embeddings that know nothing: ``temp/0.07 * log(2B - 1)``, Chen et al. 2020, eq. 1."""
-    return float(opt.temp / 0.07 * math.log(2 * batch_size - 1))
+    return float(temperature / 0.07 * math.log(2 * batch_size - 1))
 
 
 def describe_run(opt: Params, train: ViewLoader, valid: ViewLoader | None, model: nn.Module, step: Step) -> list[str]:
@@ -43,7 +44,7 @@ def describe_run(opt: Params, train: ViewLoader, valid: ViewLoader | None, model
     validation = (
         f"{_dataset(valid)}, every {_count(opt.valid_freq, 'epoch')}"
         if valid is not None
-        else f"none: {_why_no_validation(opt)}"
+        else f"none: {_why_no_validation(opt.valid_key)}"
     )
     rows = [
         ("training", f"{_dataset(train)}, {_batches(train)}"),
@@ -56,10 +57,14 @@ def describe_run(opt: Params, train: ViewLoader, valid: ViewLoader | None, model
         ("device", f"{describe(step.device, parallel.current().size)}, {precision}"),
         (
             "learning",
-            f"{_schedule(opt)}; {_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}{_parts(step, train)}, "
+            f"{_schedule(Schedule.from_options(opt))}; {_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}"
+            f"{_parts(step, train)}, "
             f"seed {opt.seed}",
         ),
-        ("loss", f"{opt.ssl_method}, temperature {opt.temp:g}; at random {random_loss(opt, train.batch_size):.3f}"),
+        (
+            "loss",
+            f"{opt.ssl_method}, temperature {opt.temp:g}; at random {random_loss(opt.temp, train.batch_size):.3f}",
+        ),
         ("output", opt.model_folder),
     ]
     return [f"  {name:<11}{text}" for name, text in rows]
@@ -70,8 +75,8 @@ def _parts(step: Step, train: ViewLoader) -> str:
     return f", each computed in {parts} parts" if parts > 1 else ""
 
 
-def _why_no_validation(opt: Params) -> str:
-    return "valid_key is null" if opt.valid_key is None else f"the file has no dataset {opt.valid_key!r}"
+def _why_no_validation(key: str | None) -> str:
+    return "valid_key is null" if key is None else f"the file has no dataset {key!r}"
 
 
 def _dataset(loader: ViewLoader) -> str:
@@ -105,10 +110,11 @@ def _views(views: Views) -> str:
     return f"{views.size[0]} x {views.size[1]} px: {', '.join(parts) or 'the cutout itself, twice'}"
 
 
-def _schedule(opt: Params) -> str:
-    text = f"SGD, rate {opt.learning_rate:g}"
-    text += " by cosine" if opt.cosine else f" x {opt.lr_decay_rate:g} after epochs {opt.lr_decay_epochs}"
-    return text + (f", warm-up over {_count(opt.warm_epochs, 'epoch')}" if opt.warms_up else "")
+def _schedule(schedule: Schedule) -> str:
+    text = f"SGD, rate {schedule.base:g}"
+    steps = f" x {schedule.decay_rate:g} after epochs {list(schedule.milestones)}"
+    text += " by cosine" if schedule.cosine else steps
+    return text + (f", warm-up over {_count(schedule.warm_epochs, 'epoch')}" if schedule.warm_epochs else "")
 
 
 def _count(number: int, unit: str, plural: str = "") -> str:
