@@ -1,6 +1,7 @@
 """Options: what loads, what is refused and how, and that what is saved is the same again."""
 
 import copy
+import io
 import itertools
 import json
 import logging
@@ -9,6 +10,7 @@ import pickle
 
 import json5
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -267,15 +269,27 @@ def test_a_name_that_the_locale_has_no_characters_for_is_refused(monkeypatch, na
     assert Params.from_dict({"train_key": "modèle", "note": "é"}).train_key == "modèle"
 
 
+def torch_file() -> bytes:
+    saved = io.BytesIO()
+    torch.save({"epoch": 1}, saved)
+    return saved.getvalue()
+
+
 OTHER_FILES = {
-    "cutouts.h5": (b"\x89HDF\r\n\x1a\n" + bytes(200_000), "is an HDF5 file. Name it in an options file"),
-    "last.pth": (b"PK\x03\x04" + bytes(200_000), "is a checkpoint, or another zip file"),
-    "old.pth": (b"\x80\x02\x8a\nl\xfc", "is an old checkpoint"),
-    "granule.nc": (b"CDF\x01\0\0", "NetCDF 3"),
+    "cutouts.h5": (
+        b"\x89HDF\r\n\x1a\n" + bytes(200_000),
+        'Name the data in such a file, {"images_file": "cutouts.h5"}',
+    ),
+    "last.pth": (
+        torch_file() + bytes(200_000),
+        "is a PyTorch file (.pth); expected a JSON file",
+    ),
+    "old.pth": (b"\x80\x02\x8a\nl\xfc", "is a Python pickle (.pkl, .pth)"),
+    "granule.nc": (b"CDF\x01\0\0", "netCDF-3"),
     "granule.hdf": (b"\x0e\x03\x13\x01", "HDF4"),
     "table.parquet": (b"PAR1\x15", "Parquet"),
-    "opts.json.gz": (b"\x1f\x8b\x08", "compressed by gzip"),
-    "curves.png": (b"\x89PNG\r\n", "is a picture"),
+    "opts.json.gz": (b"\x1f\x8b\x08", "is compressed with gzip; expected a JSON file of options. Unpack it: gunzip."),
+    "curves.png": (b"\x89PNG\r\n\x1a\n", "is a PNG picture; expected"),
     "pointer.json": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
     "powershell.json": (b"\xff\xfe" + "{}".encode("utf-16-le"), "save it as UTF-8"),
 }

@@ -1,42 +1,92 @@
-"""Chunks of an HDF5 dataset: the codecs they need, and unpacking them on several cores."""
+"""Chunks of an HDF5 dataset, unpacked on several cores."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
+import functools
 import itertools
+import math
 import zlib
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from nenya.errors import DataError
+from nenya.data.codecs import gzip_filters, inflate, outermost_filter, require_bounded
+from nenya.data.sources import Sources
+
+_CHECKSUM_BYTES = 4  # of Fletcher's, behind the chunk
+_TASK_BYTES = 2**20  # that a thread reads at least, of a long run
 
 
 class ChunkReader:
     """Reads the cutouts that are stored together, a whole row of chunks at a time.
 
     HDF5 works under one lock, so its own decompression keeps one core busy. Where the codec is gzip, with or without
-    byte shuffling, the chunk is taken as it lies in the file and unpacked here, where threads run side by side. All
-    else (another codec, checksums, a chunk that was never written) is HDF5's work.
+    byte shuffling and checksums, the chunk is taken as it lies in the file and unpacked here, where threads run side by
+    side. All else (another codec, a chunk that was never written) is HDF5's work.
 
     Args:
         dataset: An open dataset, cutouts along its first axis.
+        sources: The files in which its pixels lie; None: they are not watched.
 
     Attributes:
         length: Cutouts in one row of chunks; 1 in a dataset without chunks.
     """
 
-    def __init__(self, dataset: h5py.Dataset) -> None:
+    def __init__(self, dataset: h5py.Dataset, sources: Sources | None = None) -> None:
         self._dataset = dataset
+        self._sources = sources
         self._shape: tuple[int, ...] = dataset.shape
         self._dtype: np.dtype[Any] = dataset.dtype
         self._chunk: tuple[int, ...] = dataset.chunks or (1, *dataset.shape[1:])
         self.length: int = self._chunk[0]
-        self._filters = _gzip_filters(dataset)
+        self._filters = gzip_filters(dataset)
+        self._outermost = outermost_filter(dataset) if dataset.chunks else 0
+
+    def __len__(self) -> int:
+        """Number of cutouts."""
+        return self._shape[0]
+
+    def parts(self, rows: npt.NDArray[np.int64], pixels: npt.NDArray[Any]) -> list[Callable[[], None]]:
+        """The work of reading cutouts: as for `ContiguousReader`, each chunk once and in a part of its own."""
+        if not len(rows):
+            return []
+        numbers = rows // self.length
+        order = np.argsort(numbers, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+        return [functools.partial(self._pick, rows, places, pixels) for places in groups]
+
+    def _pick(self, rows: npt.NDArray[np.int64], places: npt.NDArray[np.intp], pixels: npt.NDArray[Any]) -> None:
+        """Read the rows at some places, which lie in the same chunk."""
+        start = int(rows[places[0]]) // self.length * self.length
+        block = self.read(start, min(start + self.length, len(self)))
+        pixels[places] = block[rows[places] - start].reshape(len(places), *pixels.shape[1:])
+
+    def read_run(self, start: int, stop: int, pixels: npt.NDArray[Any], num_threads: int = 1) -> None:
+        """Read cutouts `start` to `stop`, which end at chunks' borders: as for `ContiguousReader`.
+
+        Args:
+            start: The first.
+            stop: One more than the last.
+            pixels: Where they go [stop - start, ...], of any type that holds them.
+            num_threads: Threads that unpack.
+
+        Raises:
+            OSError: They cannot be read; the message names them.
+        """
+        row_bytes = math.prod(self._shape[1:]) * self._dtype.itemsize
+        step = self.length * max(1, _TASK_BYTES // (self.length * row_bytes))
+
+        def fill(first: int) -> None:
+            for begin in range(first, min(first + step, stop), self.length):
+                block = self.read(begin, min(begin + self.length, stop))
+                pixels[begin - start : begin - start + len(block)] = block.reshape(len(block), *pixels.shape[1:])
+
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="nenya-unpack") as threads:
+            list(threads.map(fill, range(start, stop, step)))  # which raises what they raise
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read cutouts that are stored together.
@@ -52,26 +102,53 @@ class ChunkReader:
             OSError: They cannot be read; the message names them.
         """
         try:
-            pixels = self._unpack(start, stop) if self._filters else None
-            # What could not be unpacked is asked of HDF5, which knows unwritten chunks and explains damage.
-            return np.asarray(self._dataset[start:stop]) if pixels is None else pixels
+            if self._filters:
+                pixels = self._unpack(start, stop)
+            else:
+                if self._outermost:
+                    self._require_bounded(start)
+                pixels = np.asarray(self._dataset[start:stop])
+            if self._sources is not None:
+                self._sources.require_whole()
         except (OSError, RuntimeError) as error:
             raise OSError(f"reading rows {start} to {stop - 1} fails: {error}") from error
-
-    def _unpack(self, start: int, stop: int) -> npt.NDArray[Any] | None:
-        """Unpack the chunks of cutouts `start` to `stop`; None if one of them is not what it should be."""
-        frame = self._shape[1:]
-        if self._chunk[1:] == frame:
-            chunk = self._unpack_one((start, *(0 for _ in frame)))
-            return None if chunk is None else chunk[: stop - start]
-        pixels = np.empty((stop - start, *frame), self._dtype)
-        for corner in itertools.product(*(range(0, n, step) for n, step in zip(frame, self._chunk[1:], strict=True))):
-            chunk = self._unpack_one((start, *corner))
-            if chunk is None:
-                return None
-            place = pixels[:, *(slice(at, at + n) for at, n in zip(corner, self._chunk[1:], strict=True))]
-            place[...] = chunk[tuple(slice(n) for n in place.shape)]  # a chunk at the edge is stored in full size
         return pixels
+
+    def _corners(self, start: int) -> Iterator[tuple[int, ...]]:
+        """The indices of the first elements of a row's chunks."""
+        frame = zip(self._shape[1:], self._chunk[1:], strict=True)
+        return itertools.product((start,), *(range(0, size, step) for size, step in frame))
+
+    def _unpack(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Unpack the chunks of cutouts `start` to `stop`."""
+        if self._chunk[1:] == self._shape[1:]:
+            chunk = self._unpack_one((start, *(0 for _ in self._shape[1:])))
+            return np.asarray(self._dataset[start:stop]) if chunk is None else chunk[: stop - start]
+        pixels = np.empty((stop - start, *self._shape[1:]), self._dtype)
+        for corner in self._corners(start):
+            region = tuple(slice(at, at + n) for at, n in zip(corner[1:], self._chunk[1:], strict=True))
+            place, chunk = pixels[:, *region], self._unpack_one(corner)
+            if chunk is None:
+                # What could not be unpacked is asked of HDF5, which knows unwritten chunks and explains damage.
+                place[...] = self._dataset[start:stop, *region]
+            else:
+                place[...] = chunk[tuple(slice(n) for n in place.shape)]  # a chunk at the edge is stored in full size
+        return pixels
+
+    def _require_bounded(self, start: int) -> None:
+        """Make sure that the chunks that HDF5 is going to unpack say that they are of their size, where they say it.
+
+        Raises:
+            OSError: One says that it is larger; HDF5 would make room for all that.
+        """
+        size = math.prod(self._chunk) * self._dtype.itemsize
+        for corner in self._corners(start):
+            try:
+                skipped, data = self._dataset.id.read_direct_chunk(corner)
+            except (OSError, RuntimeError):  # never written
+                continue
+            if not skipped:
+                require_bounded(self._outermost, data, size)
 
     def _unpack_one(self, corner: tuple[int, ...]) -> npt.NDArray[Any] | None:
         """One chunk in full size, by the indices of its first element; None if it is not there or not gzip.
@@ -79,16 +156,22 @@ class ChunkReader:
         Raises:
             OSError: It is not of the size that it should have.
         """
-        size = int(np.prod(self._chunk)) * self._dtype.itemsize
-        filters = self._filters
+        size = math.prod(self._chunk) * self._dtype.itemsize
         try:
             skipped, data = self._dataset.id.read_direct_chunk(corner)
-            # HDF5 leaves out a filter that would make the chunk larger, and notes that in a bit.
-            filters = tuple(code for position, code in enumerate(filters) if not skipped >> position & 1)
-            if h5py.h5z.FILTER_DEFLATE in filters:
-                data = zlib.decompress(data, bufsize=size)  # other threads run meanwhile
-        except (OSError, RuntimeError, zlib.error):
+        except (OSError, RuntimeError):
             return None
+        # HDF5 leaves out a filter that would make the chunk larger, and notes that in a bit.
+        filters = [code for position, code in enumerate(self._filters) if not skipped >> position & 1]
+        if h5py.h5z.FILTER_FLETCHER32 in filters:
+            if h5py.h5z.FILTER_DEFLATE not in filters:
+                return None
+            data = data[:-_CHECKSUM_BYTES]  # gzip has one of its own
+        if h5py.h5z.FILTER_DEFLATE in filters:
+            try:
+                data = inflate(data, size)
+            except zlib.error:
+                return None
         if len(data) != size:
             raise OSError(f"a chunk of {size} bytes is found to have {len(data)}")
         pixels = np.frombuffer(self._unshuffled(data) if h5py.h5z.FILTER_SHUFFLE in filters else data, self._dtype)
@@ -98,45 +181,3 @@ class ChunkReader:
         """Undo HDF5's byte shuffling: first bytes of all elements, then second bytes, ... -> elements."""
         planes = np.frombuffer(data, np.uint8).reshape(self._dtype.itemsize, -1)
         return np.stack(list(planes), axis=1).reshape(-1)  # several times as fast as a copy of `planes.T`
-
-
-def is_stored_plainly(dataset: h5py.Dataset) -> bool:
-    """Whether the bytes in the file are those of the NumPy type: HDF5 has types that NumPy has not, e.g. of 12 bits."""
-    return bool(h5py.h5t.py_create(dataset.dtype, logical=True) == dataset.id.get_type())
-
-
-def require_codecs(dataset: h5py.Dataset, path: Path) -> None:
-    """Make sure that HDF5 can unpack a dataset; the package with more codecs is imported where one needs it.
-
-    Raises:
-        DataError: A codec is not installed.
-    """
-    unknown = [(code, name) for code, name in _filters(dataset) if not h5py.h5z.filter_avail(code)]
-    if not unknown:
-        return
-    with contextlib.suppress(ImportError):
-        importlib.import_module("hdf5plugin")  # registers its codecs with HDF5
-    for code, name in unknown:
-        if not h5py.h5z.filter_avail(code):
-            raise DataError(
-                f"{path}: dataset {dataset.name[1:]!r} is compressed with {name or 'a codec'} (HDF5 filter {code}), "
-                "which is not installed here. Expected a codec of HDF5's own or of hdf5plugin: pip install "
-                "'nenya[codecs]', or rewrite the file with h5repack -f GZIP=1."
-            )
-
-
-def _filters(dataset: h5py.Dataset) -> list[tuple[int, str]]:
-    """Number and name of the filters that a chunk went through, in the order of writing."""
-    properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(position) for position in range(properties.get_nfilters())]
-    return [(code, name.decode(errors="replace")) for code, _, _, name in filters]
-
-
-def _gzip_filters(dataset: h5py.Dataset) -> tuple[int, ...]:
-    """The filters of a dataset that `ChunkReader` undoes itself; none where it had better not.
-
-    Only with gzip, whose checksum tells a chunk that is not what it seems.
-    """
-    filters = tuple(code for code, _ in _filters(dataset))
-    known = ((h5py.h5z.FILTER_DEFLATE,), (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE))
-    return filters if filters in known and is_stored_plainly(dataset) else ()

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from nenya.data.hdf5 import dataset_names, has_dataset
+from nenya.data.hdf5 import dataset_names, has_dataset, listed
 from nenya.data.loaders import ViewLoader, nenya_loader
 from nenya.errors import DataError
 from nenya.options import did_you_mean
@@ -49,7 +49,7 @@ def has_validation(opt: Params) -> bool:
         "%s has no dataset %r (it has %s)%s: training without validation, so without health figures.",
         opt.images_path,
         opt.valid_key,
-        ", ".join(there),
+        listed(there),
         did_you_mean(opt.valid_key, there).rstrip("?"),
     )
     return False

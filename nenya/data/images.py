@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,32 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nenya.data.chunks import ChunkReader, is_stored_plainly, require_codecs
-from nenya.data.hdf5 import find_dataset, looking_into, open_file
+from nenya.data.bounds import few, require_written, rows_never_written, written_only
+from nenya.data.chunks import ChunkReader
+from nenya.data.codecs import require_codecs
+from nenya.data.grids import require_cutouts
+from nenya.data.hdf5 import contents, find_dataset, looking_into
+from nenya.data.opening import open_file
 from nenya.data.pixels import Decoder, travelling_type
+from nenya.data.readers import Reader, open_reader, read_all
+from nenya.data.sources import Sources
 from nenya.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 64 * 2**20  # of raw pixels in memory at once while the file is looked through
 _FILL_ATTRIBUTES = ("_FillValue", "missing_value")
+_MOST_NUMBERS = 1000  # in an attribute
+_CHANGED = "The file was damaged, moved or replaced; check it with h5dump and start again with --resume."
 
 
 class ImageFile:
     """One dataset of cutouts in an HDF5 file.
 
-    A contiguous dataset is memory-mapped, a chunked one read a chunk at a time; one of at most `cache_mb` is kept in
+    A contiguous dataset is read cutout by cutout, a chunked one a chunk at a time; one of at most `cache_mb` is kept in
     memory as it is stored. The file opens on first use, once per process; a pickled `ImageFile` carries the path only.
-    Any number of threads may read at once.
+    Any number of threads may read at once. What cannot be read is an error, never the end of the process, and never
+    zeros in place of pixels.
 
     Missing pixels (NaN, infinite, or equal to the dataset's ``_FillValue`` or ``missing_value`` attribute) become the
     mean of the channel's valid pixels in that cutout, NaN where it has none (no such cutout is `usable`). Attributes
@@ -58,8 +68,8 @@ class ImageFile:
         decoder: What the stored pixels mean: it makes float32 of those that `read_stored` gives.
 
     Raises:
-        DataError: No such file, not HDF5, no such dataset, of wrong rank or type, empty, or packed by a codec that is
-            not installed.
+        DataError: No such file, not HDF5, no such dataset, of wrong rank or type, empty, not whole (files that it takes
+            pixels from are missing), a granule or a grid, or packed by a codec that is not installed.
     """
 
     def __init__(
@@ -77,11 +87,14 @@ class ImageFile:
         self.scale = scale
         self.max_nodata = max_nodata
         self.num_threads = num_threads
-        self._opened: tuple[int, npt.NDArray[Any] | ChunkReader | None] = (-1, None)  # process and source
+        self._opened: tuple[int, Reader | None] = (-1, None)  # process and source
         self._usable: npt.NDArray[np.int64] | None = None
         with looking_into(self.path) as file:
             dataset = find_dataset(file, key, self.path)
+            Sources(dataset, self.path).close()
+            self._grid = require_cutouts(key, dataset, contents(dataset.file).datasets, self.path)
             self.shape = _cutout_shape(dataset, self.path, key)
+            self._unwritten = rows_never_written(dataset)
             require_codecs(dataset, self.path)
             self.dtype: np.dtype[Any] = dataset.dtype
             self.chunk_length: int | None = dataset.chunks[0] if dataset.chunks else None
@@ -93,7 +106,7 @@ class ImageFile:
                 scale=scale,
             )
         _, self.num_channels, self.height, self.width = self.shape
-        self.num_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self.num_bytes = math.prod(self.shape) * self.dtype.itemsize
         self.in_memory = self.num_bytes <= cache_mb * 2**20
         self._travelling = travelling_type(self.dtype)
 
@@ -114,7 +127,10 @@ class ImageFile:
             DataError: No cutout is usable, or a part of the file cannot be read.
         """
         if self._usable is None:
-            self._usable = self._look_through()
+            if self._grid is not None:
+                logger.warning("%s: each field of the series %s is taken as a cutout", self.key, self._grid)
+            require_written(self._unwritten, f"{self.path}: dataset {self.key!r}")
+            self._usable = written_only(self._look_through(), self._unwritten, self.key)
         return self._usable
 
     @property
@@ -126,7 +142,7 @@ class ImageFile:
     def joint_length(self) -> int:
         """Number of cutouts that are stored together and cost as much to read as one of them.
 
-        The length of a chunk; 1 where each can be read on its own: in memory, memory-mapped, in a chunk of its own.
+        The length of a chunk; 1 where each can be read on its own: in memory, in one piece, in a chunk of its own.
         """
         return 1 if self.in_memory or self.chunk_length is None else self.chunk_length
 
@@ -138,7 +154,7 @@ class ImageFile:
     @property
     def row_bytes(self) -> int:
         """Size of a cutout as `read_stored` gives it."""
-        return int(np.prod(self.shape[1:])) * self._travelling.itemsize
+        return math.prod(self.shape[1:]) * self._travelling.itemsize
 
     def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Read cutouts, gaps filled, scaled.
@@ -223,7 +239,7 @@ class ImageFile:
                 raise DataError(f"{found}; expected integers. Number the classes 0, 1, 2, ...")
             if dataset.shape not in ((len(self),), (len(self), 1)):
                 raise DataError(f"{found}; expected ({len(self)},), one for each cutout of {self.key!r}.")
-            labels = np.asarray(dataset[...], dtype=np.int64).reshape(-1)
+            labels = np.asarray(read_all(dataset, self.path), dtype=np.int64).reshape(-1)
         if labels.min() < 0:
             raise DataError(
                 f"{found}; {(labels < 0).sum()} of them are negative. Expected classes 0, 1, 2, ...: cutouts without a "
@@ -256,7 +272,7 @@ class ImageFile:
                 self.key,
                 len(self) - len(usable),
                 len(self),
-                _few(np.setdiff1d(np.arange(len(self)), usable)),
+                few(np.setdiff1d(np.arange(len(self)), usable)),
                 self.max_nodata,
             )
         return usable
@@ -271,101 +287,55 @@ class ImageFile:
 
     def _read_block(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read cutouts `start` to `stop`, which end at chunks' borders, as `read_stored` gives them."""
-        try:
-            source = self._source()
-            if isinstance(source, ChunkReader):
-                pixels = self._read_whole(source, start, stop, self._travelling)
-            else:
-                _require_whole(source)
-                pixels = source[start:stop].astype(self._travelling)
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"{self.path}: dataset {self.key!r} cannot be read at rows {start} to {stop - 1}: {error}. "
-                "The file is damaged; copy or make it anew."
-            ) from error
-        return pixels.reshape(stop - start, *self.shape[1:])
+        with self._reads(lambda: f"{start} to {stop - 1}", "The file is damaged; copy or make it anew."):
+            pixels = np.empty((stop - start, *self.shape[1:]), self._travelling)
+            self._source().read_run(start, stop, pixels, self.num_threads)
+        return pixels
 
     def _reading(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], list[Callable[[], None]]]:
         """An array for the pixels of `rows` [B, C, H, W], and the parts of the work that fill it, in any order."""
-        rows = np.asarray(rows)
-        with self._reads(rows):
+        rows = np.ascontiguousarray(rows, dtype=np.int64)
+        if len(rows) and rows.view(np.uint64).max() >= len(self):  # -1 is very large
+            raise IndexError(f"rows {few(rows)} of {len(self)} cutouts")
+        with self._reads(lambda: few(rows)):
             source = self._source()
-        stored = np.empty((len(rows), *self.shape[1:]), self._travelling)
-        if isinstance(source, np.ndarray):
-            pixels = source
+            stored = np.empty((len(rows), *self.shape[1:]), self._travelling)
 
-            def pick() -> None:
-                with self._reads(rows):
-                    _require_whole(pixels)
-                stored[...] = pixels[rows].reshape(stored.shape)
+        def checked(part: Callable[[], None]) -> None:
+            with self._reads(lambda: few(rows)):
+                part()
 
-            return stored, [pick]
-
-        # Unpacking works on whole chunks: touch each once and pick all rows that lie in it.
-        chunks = source
-
-        def unpack(places: npt.NDArray[np.intp]) -> None:
-            start = int(rows[places[0]]) // chunks.length * chunks.length
-            with self._reads(rows):
-                block = chunks.read(start, min(start + chunks.length, len(self)))
-            stored[places] = block[rows[places] - start].reshape(len(places), *self.shape[1:])
-
-        numbers = rows // chunks.length
-        order = np.argsort(numbers, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(rows) else []
-        return stored, [functools.partial(unpack, places) for places in groups]
+        return stored, [functools.partial(checked, part) for part in source.parts(rows, stored)]
 
     @contextlib.contextmanager
-    def _reads(self, rows: npt.NDArray[np.int64]) -> Iterator[None]:
+    def _reads(self, rows: Callable[[], str], advice: str = _CHANGED) -> Iterator[None]:
         """Say which rows could not be read."""
+        found = f"{self.path}: dataset {self.key!r} cannot be read at rows"
         try:
             yield
-        except (OSError, RuntimeError) as error:
+        except MemoryError as error:
             raise DataError(
-                f"{self.path}: dataset {self.key!r} cannot be read at rows {_few(rows)}: {error}. "
-                "The file was damaged, moved or replaced; check it with h5dump and start again with --resume."
+                f"{found} {rows()}: there is too little memory for it ({error}). Lower batch_size_train, window_mb or "
+                "cache_mb."
             ) from error
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{found} {rows()}: {error}. {advice}") from error
 
-    def _source(self) -> npt.NDArray[Any] | ChunkReader:
-        """The pixels: in memory, memory-mapped, or in an open dataset; opened once per process."""
+    def _source(self) -> Reader:
+        """The pixels: in memory, or in an open file; opened once per process."""
         pid, source = self._opened
         if source is None or pid != os.getpid():
             source = self._open_source()
             self._opened = os.getpid(), source  # in one step: other threads see all of it or nothing
         return source
 
-    def _open_source(self) -> npt.NDArray[Any] | ChunkReader:
+    def _open_source(self) -> Reader:
         file = open_file(self.path)
         dataset = find_dataset(file, self.key, self.path)
-        require_codecs(dataset, self.path)  # in this process too
-        if self.in_memory:
-            pixels = self._load(dataset)
-        else:
-            mapped = _memory_map(dataset, self.path)
-            if mapped is None:
-                return ChunkReader(dataset)  # which keeps the file open
-            pixels = mapped
-        file.close()
-        return pixels
-
-    def _load(self, dataset: h5py.Dataset) -> npt.NDArray[Any]:
-        """The whole dataset, as stored."""
-        if dataset.chunks is None:
-            return np.asarray(dataset[...])
-        return self._read_whole(ChunkReader(dataset), 0, len(self), self.dtype)
-
-    def _read_whole(self, source: ChunkReader, start: int, stop: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Read cutouts `start` to `stop`, which end at chunks' borders: several chunks at once."""
-        pixels = np.empty((stop - start, *self.shape[1:]), dtype)
-        step = self.chunk_length or stop - start
-
-        def fill(first: int) -> None:
-            block = source.read(first, min(first + step, stop))
-            pixels[first - start : first - start + len(block)] = block.reshape(len(block), *self.shape[1:])
-
-        with ThreadPoolExecutor(self.num_threads, thread_name_prefix="nenya-unpack") as threads:
-            list(threads.map(fill, range(start, stop, step)))  # which raises what they raise
-        return pixels
+        source = open_reader(dataset, self.path, in_memory=self.in_memory, num_threads=self.num_threads)
+        if not isinstance(source, ChunkReader):  # which needs it
+            file.close()
+        return source
 
 
 def _cutout_shape(dataset: h5py.Dataset, path: Path, key: str) -> tuple[int, int, int, int]:
@@ -386,41 +356,21 @@ def _cutout_shape(dataset: h5py.Dataset, path: Path, key: str) -> tuple[int, int
     return count, channels, height, width
 
 
-def _memory_map(dataset: h5py.Dataset, path: Path) -> npt.NDArray[Any] | None:
-    """Map an uncompressed contiguous dataset; None where its bytes do not lie in the file in one piece."""
-    if dataset.chunks is not None or dataset.external is not None or dataset.is_virtual:
-        return None
-    if not is_stored_plainly(dataset):
-        return None
-    offset = dataset.id.get_offset()
-    if offset is None:  # compact layout, or space that was never written
-        return None
-    mapped: npt.NDArray[Any] = np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
-    return mapped
-
-
-def _require_whole(pixels: npt.NDArray[Any]) -> None:
-    """Make sure that mapped pixels are still in the file: to touch those of a file cut short ends the process.
-
-    Raises:
-        OSError: The file has become shorter.
-    """
-    if isinstance(pixels, np.memmap):
-        size, needed = pixels._mmap.size(), pixels.offset + pixels.nbytes  # type: ignore[attr-defined]
-        if size < needed:
-            raise OSError(f"it has {size} bytes now, where the pixels end at byte {needed}")
-
-
 def _numbers(dataset: h5py.Dataset, name: str, path: Path) -> list[float]:
     """The numbers in an attribute, which files store as a scalar or as an array; none where it is not there."""
     if name not in dataset.attrs:
         return []
+    size = math.prod(dataset.attrs.get_id(name).shape or ())
+    if size > _MOST_NUMBERS:
+        raise DataError(
+            f"{path}: dataset {dataset.name[1:]!r}: attribute {name} has {size} values; expected one, or a few."
+        )
     value = dataset.attrs[name]
     try:
         return [float(number) for number in np.asarray(value).reshape(-1)]
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{path}: dataset {dataset.name[1:]!r}: attribute {name} is {value!r}; expected a number. "
+            f"{path}: dataset {dataset.name[1:]!r}: attribute {name} is {repr(value)[:100]}; expected a number. "
             "Correct or remove it."
         ) from error
 
@@ -433,8 +383,3 @@ def _number(dataset: h5py.Dataset, name: str, path: Path, default: float) -> flo
             f"{path}: dataset {dataset.name[1:]!r}: attribute {name} has {len(numbers)} values; expected one."
         )
     return numbers[0]
-
-
-def _few(rows: npt.NDArray[np.int64]) -> str:
-    shown = ", ".join(str(row) for row in rows[:8])
-    return shown + (", ..." if len(rows) > 8 else "")

@@ -1,8 +1,8 @@
 """The loader: batches of views, made on the device where the model runs, read ahead in the background.
 
 Pixels travel once, as they are stored; on the device they become float32, then views. What is cheap to read in any
-order (in memory, memory-mapped) is read a batch at a time; what is stored in chunks a window of chunks at a time, each
-chunk once an epoch, the next window while the present one is used up.
+order (in memory, in one piece of a file) is read a batch at a time; what is stored in chunks a window of chunks at a
+time, each chunk once an epoch, the next window while the present one is used up.
 """
 
 from __future__ import annotations

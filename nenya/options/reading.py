@@ -11,6 +11,7 @@ from pathlib import Path
 import json5
 
 from nenya.errors import OptionError
+from nenya.formats import name_marked
 from nenya.options.values import cut
 
 #: An options file has a few kB; the parser takes a second for so many bytes, and minutes for a file of another kind.
@@ -18,22 +19,11 @@ MAX_BYTES = 2**17
 
 _EXPECTED = "expected a JSON file of options"
 
-#: What people give instead of an options file, by the bytes with which it begins.
-_OTHER_FILES: tuple[tuple[tuple[bytes, ...], str], ...] = (
-    ((b"\x89HDF\r\n\x1a\n",), 'an HDF5 file. Name it in an options file, {"images_file": "NAME.h5"}, and give that.'),
-    ((b"CDF\x01", b"CDF\x02", b"CDF\x05"), "a NetCDF 3 file, no options file."),
-    ((b"\x0e\x03\x13\x01",), "an HDF4 file, no options file."),
-    ((b"PK\x03\x04",), "a checkpoint, or another zip file. Give the options of its run: options.json beside it."),
-    (
-        (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
-        "an old checkpoint, or another pickle. Give its options.",
-    ),
-    ((b"PAR1",), "a Parquet table, no options file."),
-    ((b"\x1f\x8b",), "compressed by gzip: unpack it."),
-    ((b"\x89PNG",), "a picture, no options file."),
-    ((b"version https://git-lfs",), "a pointer of Git LFS, not the file itself: `git lfs pull` fetches it."),
-    ((b"\xff\xfe", b"\xfe\xff"), "text in UTF-16, as PowerShell's `>` writes it: save it as UTF-8."),
-)
+#: What to do where people give a file of another kind, by what it is.
+_INSTEAD = {
+    "a PyTorch file (.pth)": "For a checkpoint, give the options of its run: options.json beside it.",
+    "a Python pickle (.pkl, .pth)": "For an old checkpoint, give the options of its run.",
+}
 
 #: A string or a comment, also one without an end; and in a string, a backslash that JSON knows no meaning for.
 _TOKEN = re.compile(r""""(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z)|//[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
@@ -65,9 +55,7 @@ def read_json(path: str | os.PathLike[str]) -> tuple[dict[str, object], str]:
         raise OptionError(f"no options file at {file.absolute()}: check the path.") from None
     except OSError as error:
         raise OptionError(f"cannot read the options file {file}: {error.strerror}.") from error
-    for beginnings, what in _OTHER_FILES:
-        if content.startswith(beginnings):
-            raise OptionError(f"{file} is {what}")
+    _require_text(file, content)
     if len(content) > MAX_BYTES:
         raise OptionError(f"{file} has {status.st_size} bytes; {_EXPECTED}, of a few kB.")
     try:
@@ -80,6 +68,26 @@ def read_json(path: str | os.PathLike[str]) -> tuple[dict[str, object], str]:
     if not isinstance(values, dict):
         raise OptionError(f"{file} holds a {type(values).__name__}; expected a JSON object {{...}} of options.")
     return values, text
+
+
+def _require_text(file: Path, content: bytes) -> None:
+    """Name a file of another kind, if it is one.
+
+    Raises:
+        OptionError: It is.
+    """
+    if content.startswith(b"\x89HDF\r\n\x1a\n"):
+        named = f'{{"images_file": "{file.name}"}}'
+        raise OptionError(f"{file} is an HDF5 file; {_EXPECTED}. Name the data in such a file, {named}, and give that.")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise OptionError(f"{file} is text in UTF-16, as PowerShell's `>` writes it: save it as UTF-8.")
+    found = name_marked(content)
+    if found is None:
+        return
+    name, advice = found
+    if name not in _INSTEAD and not advice.startswith(("Unpack", "Fetch")):
+        raise OptionError(f"{file} is {name}; {_EXPECTED}.")
+    raise OptionError(f"{file} is {name}; {_EXPECTED}. {_INSTEAD.get(name, advice + '.')}")
 
 
 def _options_in(folder: Path) -> str:

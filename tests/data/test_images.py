@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from nenya.data import images as module
 from nenya.data.chunks import ChunkReader
+from nenya.data.contiguous import ContiguousReader
 from nenya.data.hdf5 import dataset_names, has_dataset
 from nenya.data.images import ImageFile
 from nenya.errors import DataError
@@ -128,12 +129,12 @@ def test_any_rows_in_any_order_come_the_same_from_every_layout(layouts, field, l
 
 @pytest.mark.parametrize("userblock", [0, 512, 4096])
 @pytest.mark.parametrize("kind", ["<f4", ">f8", "<i2", "|b1"])
-def test_a_contiguous_dataset_above_the_cache_is_memory_mapped(store, kind, userblock):
+def test_a_contiguous_dataset_above_the_cache_is_read_in_place(store, kind, userblock):
     data = np.random.default_rng(3).integers(0, 2, (6, 5, 4)).astype(kind)
     images = store(data, userblock=userblock, cache_mb=0)
     np.testing.assert_array_equal(everything(images)[:, 0], data.astype(np.float32))
     assert not images.in_memory
-    assert isinstance(images._source(), np.memmap)
+    assert isinstance(images._source(), ContiguousReader)
 
 
 def test_a_dataset_up_to_cache_mb_is_kept_in_memory_and_a_larger_one_is_not(store):
@@ -173,7 +174,7 @@ def test_filling_gaps_does_not_change_what_is_kept_in_memory(store):
     data[:, 0, 0] = np.nan
     images = store(data)
     assert np.isfinite(everything(images)).all()
-    np.testing.assert_array_equal(images._source(), data)
+    np.testing.assert_array_equal(images._source().pixels, data)
 
 
 def test_each_chunk_is_touched_once_and_only_where_it_holds_a_wanted_row(layouts, field, monkeypatch):
@@ -514,13 +515,13 @@ def test_threads_that_open_the_file_at_once_all_read_right(layouts, field, monke
     images = ImageFile(layouts, layout, cache_mb=cache_mb)
 
     def slow(function):  # holds the door open for the other threads
-        def slowly(*arguments):
+        def slowly(*arguments, **options):
             time.sleep(0.01)
-            return function(*arguments)
+            return function(*arguments, **options)
 
         return slowly
 
-    monkeypatch.setattr(module, "_memory_map", slow(module._memory_map))
+    monkeypatch.setattr(module, "open_reader", slow(module.open_reader))
     monkeypatch.setattr(h5py.Dataset, "__getitem__", slow(h5py.Dataset.__getitem__))
     start = threading.Barrier(4)
 
