@@ -24,7 +24,7 @@ from nenya.training import events
 from nenya.training.checkpoint import LAST, PREVIOUS, checkpoints, epoch_file
 from nenya.training.curves import picture_file
 from nenya.training.names import require_names
-from nenya.training.report import describe_run
+from nenya.training.report import describe_pixels, describe_run
 from nenya.training.step import Step
 
 _MB = 2**20
@@ -58,7 +58,7 @@ def check_run(opt: Params) -> list[str]:
     with torch.device("meta"):
         model = build_model(opt, train.images.num_channels)
     step = Step.from_options(opt, choose_device(opt.cuda_use))
-    lines = describe_run(opt, train, valid, model, step)
+    lines = describe_run(opt, train, valid, model, step) + describe_pixels(train, valid)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     dtype = choose_precision(step.precision, step.device)
     need = step_bytes(opt, train, dtype, -(-train.batch_size // step.num_parts(train.batch_size)))

@@ -12,8 +12,7 @@ import time
 from nenya import __version__, parallel
 from nenya.console import show_log, silence
 from nenya.data.datasets import fingerprint, open_loaders
-from nenya.errors import TO_BE_CONTINUED, CollapseError, OptionError
-from nenya.evaluation.health import collapse
+from nenya.errors import TO_BE_CONTINUED, OptionError
 from nenya.machine.device import choose_device, seed_everything
 from nenya.machine.memory import keeping_memory
 from nenya.machine.signals import Interruption
@@ -22,11 +21,12 @@ from nenya.params import Params, complete_options, option_preprocess
 from nenya.training import events
 from nenya.training.build import distribute, set_model
 from nenya.training.checkpoint import LAST
+from nenya.training.checkup import check_health
 from nenya.training.curves import picture_file
 from nenya.training.epoch import train_epoch
 from nenya.training.names import require_names
 from nenya.training.optim import Schedule, adjust_learning_rate, set_optimizer
-from nenya.training.report import describe_end, describe_epoch, describe_health, describe_run
+from nenya.training.report import describe_end, describe_epoch, describe_pixels, describe_run
 from nenya.training.session import (
     Run,
     begin,
@@ -37,7 +37,6 @@ from nenya.training.session import (
     save_is_due,
 )
 from nenya.training.step import Step
-from nenya.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +93,8 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
         state = parallel.together(lambda: prepare(opt, max_batches=DEBUG_BATCHES if debug else None))
         require_same_work(state)
         logger.info("nenya %s", __version__)
-        for line in describe_run(opt, state.train, state.valid, state.model, state.step):
+        described = describe_run(opt, state.train, state.valid, state.model, state.step)
+        for line in described + describe_pixels(state.train, state.valid):
             logger.info(line)
         begin(state, debug=debug, resume=resume, force=force)
         parts = state.step.num_parts(state.train.batch_size // ranks.size)
@@ -215,42 +215,6 @@ def train_all(state: Run, interruption: Interruption, writer: events.EventWriter
         save(state)
         if epoch < opt.epochs and parallel.all_reduce_any(interruption.requested)[0]:
             stop_here(state, interruption)
-
-
-def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str) -> None:
-    """Validate, record it, and see whether the features have collapsed.
-
-    Raises:
-        CollapseError: They have, and `on_collapse` is "stop".
-    """
-    if state.valid is None:
-        return
-    parallel.broadcast_buffers(state.model)  # each process has kept running statistics of its own share
-    done = validate(state.valid, state.model, state.criterion, state.step)
-    assert done.health is not None  # our models have an encoder
-    state.curves.health[state.epoch] = done.health
-    if state.epoch > 0:
-        state.curves.valid.add(state.epoch, done)
-    title = f"  valid at epoch {state.epoch}" if state.epoch else "  untrained"
-    logger.info("%s: loss %.4f, %s", title, done.average, describe_health(done.health))
-    if writer is not None:
-        writer.losses(state.epoch, state.optimizer.param_groups[0]["lr"], valid=done.average)
-        writer.health(state.epoch, done.health)
-    complaint = collapse(done.health, state.opt.ssl_method)
-    if complaint is None or on_collapse == "ignore":
-        return
-    advice = (
-        f"the features have collapsed at epoch {state.epoch}, whatever the loss says: {complaint}. Lower "
-        "learning_rate, warm up (warm: true), raise temp or batch_size_train; check that the cutouts differ and that "
-        'the views keep what matters. on_collapse: "warn" goes on regardless.'
-    )
-    if on_collapse == "warn":
-        logger.warning(advice)
-        return
-    save_curves(state)
-    raise parallel.common(
-        CollapseError(f"{advice} The curves are in {picture_file(state.folder, state.outputs.name)}.")
-    )
 
 
 def stop_here(state: Run, interruption: Interruption) -> None:

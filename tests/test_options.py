@@ -713,3 +713,38 @@ def test_a_reference_of_one_option():
     assert " = " not in text
     with pytest.raises(OptionError, match="did you mean temp"):
         as_text(["tmep"])
+
+
+# ---------------------------------------------------------------- missing and axes
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (-999, [-999]), ([-999, 1e20], [-999, 1e20]), (None, []), ([], []), (0.5, [0.5]),
+        (2**64 - 1, [2**64 - 1]), (1e20, [1e20]),
+    ],
+)  # fmt: skip
+def test_missing_is_a_number_or_a_list_of_them(given, kept, tmp_path):
+    opt = Params.from_dict({"missing": given})
+    assert opt.missing == kept
+    assert all(type(number) is type(wanted) for number, wanted in zip(opt.missing, kept, strict=True))
+    opt.save(tmp_path / "saved.json")
+    assert Params(tmp_path / "saved.json").missing == kept
+
+
+@pytest.mark.parametrize("given", [True, "x", ["-999"], [[1]], {"a": 1}, float("nan"), [float("inf")], [0] * 65])
+def test_missing_refuses_what_is_no_number(given):
+    with pytest.raises(OptionError, match=r"missing: found .*, expected a number, or a list of at most 64 numbers"):
+        Params.from_dict({"missing": given})
+
+
+@pytest.mark.parametrize("given", ["NHWC", "nhw", "WHCN", "CNHW", None])
+def test_axes_is_an_order_of_letters(given):
+    assert Params.from_dict({"axes": given}).axes == (given and given.upper())
+
+
+@pytest.mark.parametrize("given", ["", "NHWD", "NNHW", "CHW", "N,H,W", 3, ["N", "H", "W"]])
+def test_axes_refuses_what_is_no_order(given):
+    with pytest.raises(OptionError, match=r"axes: found .*, expected the letters N, H, W and perhaps C, each once"):
+        Params.from_dict({"axes": given})

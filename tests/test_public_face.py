@@ -31,7 +31,9 @@ FACE = {
         "(train, train_labels, valid, valid_labels, neighbours=5, metric='cosine')"
     ),
     "nenya.training.health.view_retrieval": "(first, second)",
-    "nenya.data.images.ImageFile": ("(path, key, *, scale=1.0, max_nodata=0.5, cache_mb=1024, num_threads=1)"),
+    "nenya.data.images.ImageFile": (
+        "(path, key, *, axes=None, missing=(), scale=1.0, max_nodata=0.5, cache_mb=1024, num_threads=1)"
+    ),
     "nenya.data.loaders.open_images": "(opt, *, valid=False)",
     "nenya.params.complete_options": "(opt)",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -66,6 +67,13 @@ class ResumableLoader(Protocol):
     def places(self, rows: Tensor) -> npt.NDArray[np.int64]:
         """Where in a validation pass each row [B] comes, from 0: [B]."""
 
+    def why_not_finite(self, found: Sequence[tuple[int, float]]) -> str | None:
+        """Say what in the pixels makes a loss NaN or infinite; None where it is not the pixels.
+
+        Args:
+            found: Row of each sample and the largest magnitude in its views, NaN where one is.
+        """
+
 
 def as_resumable(loader: Loader) -> ResumableLoader:
     """Take any loader; one of the user's own begins every pass at its first batch.
@@ -104,6 +112,11 @@ class _UsersLoader:
     def places(self, rows: Tensor) -> npt.NDArray[np.int64]:
         """Rows are numbered within each batch."""
         return np.arange(len(rows))
+
+    def why_not_finite(self, found: Sequence[tuple[int, float]]) -> str | None:
+        """Name the samples that hold NaN or infinity."""
+        rows = [row for row, largest in found if not math.isfinite(largest)]
+        return f"The pixels of samples {rows} are not finite: check these cutouts." if rows else None
 
 
 def as_batch(items: Any) -> Batch:  # noqa: ANN401

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 
+from nenya.data.findings import heed
 from nenya.data.hdf5 import dataset_names, has_dataset, listed
 from nenya.data.loaders import ViewLoader, nenya_loader
 from nenya.errors import DataError
@@ -24,6 +25,7 @@ def open_loaders(opt: Params) -> tuple[ViewLoader, ViewLoader | None]:
     """
     train = nenya_loader(opt)
     if not has_validation(opt):
+        heed(train.images, train.statistics)
         return train, None
     valid = nenya_loader(opt, valid=True)
     channels = train.images.num_channels, valid.images.num_channels
@@ -32,6 +34,8 @@ def open_loaders(opt: Params) -> tuple[ViewLoader, ViewLoader | None]:
             f"{train.images.path}: {opt.train_key!r} has {channels[0]} channels, but {opt.valid_key!r} has "
             f"{channels[1]}. Both must have the same: check train_key and valid_key."
         )
+    for loader in (train, valid):
+        heed(loader.images, loader.statistics)
     return train, valid
 
 

@@ -7,33 +7,33 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nenya.data.attributes import declared, read_meaning
+from nenya.data.axes import find_axes, scattered
 from nenya.data.bounds import few, require_written, rows_never_written, written_only
 from nenya.data.chunks import ChunkReader
 from nenya.data.codecs import require_codecs
 from nenya.data.grids import require_cutouts
 from nenya.data.hdf5 import contents, find_dataset, looking_into
+from nenya.data.labels import read_labels
 from nenya.data.opening import open_file
 from nenya.data.pixels import Decoder, travelling_type
-from nenya.data.readers import Reader, open_reader, read_all
+from nenya.data.readers import Reader, open_reader
 from nenya.data.sources import Sources
 from nenya.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 64 * 2**20  # of raw pixels in memory at once while the file is looked through
-_FILL_ATTRIBUTES = ("_FillValue", "missing_value")
-_MOST_NUMBERS = 1000  # in an attribute
 _CHANGED = "The file was damaged, moved or replaced; check it with h5dump and start again with --resume."
 
 
@@ -45,14 +45,18 @@ class ImageFile:
     Any number of threads may read at once. What cannot be read is an error, never the end of the process, and never
     zeros in place of pixels.
 
-    Missing pixels (NaN, infinite, or equal to the dataset's ``_FillValue`` or ``missing_value`` attribute) become the
-    mean of the channel's valid pixels in that cutout, NaN where it has none (no such cutout is `usable`). Attributes
-    ``scale_factor`` and ``add_offset`` (CF packing) are applied, then `scale`.
+    Missing pixels (NaN, infinite, equal to the dataset's ``_FillValue`` or ``missing_value`` attribute or to one of
+    `missing`) become the mean of the channel's valid pixels in that cutout, NaN where it has none (no such cutout is
+    `usable`). Attributes ``_Unsigned``, ``scale_factor`` and ``add_offset`` (NetCDF and CF packing) are applied, then
+    `scale`.
 
     Args:
         path: The HDF5 file.
-        key: The dataset: ``[N, H, W]`` or ``[N, C, H, W]``, any float or integer type.
+        key: The dataset: ``[N, H, W]`` or ``[N, C, H, W]``, or as `axes` says; any float or integer type.
+        axes: The letters N, H, W and perhaps C in the order in which the axes lie in the file; None for the usual one.
+            Where N is not the first of them, the dataset must fit into `cache_mb`.
         scale: Pixel values are multiplied by this.
+        missing: Further marks of missing pixels, as the file stores them.
         max_nodata: Cutouts with a larger share of missing pixels, 0 to 1, or without a valid pixel in some channel,
             are not among `usable`.
         cache_mb: Largest dataset, in MB as stored in memory, that is kept there.
@@ -69,7 +73,8 @@ class ImageFile:
 
     Raises:
         DataError: No such file, not HDF5, no such dataset, of wrong rank or type, empty, not whole (files that it takes
-            pixels from are missing), a granule or a grid, or packed by a codec that is not installed.
+            pixels from are missing), a granule or a grid, of attributes that mean nothing, or packed by a codec that is
+            not installed.
     """
 
     def __init__(
@@ -77,6 +82,8 @@ class ImageFile:
         path: str | os.PathLike[str],
         key: str,
         *,
+        axes: str | None = None,
+        missing: Sequence[float] = (),
         scale: float = 1.0,
         max_nodata: float = 0.5,
         cache_mb: int = 1024,
@@ -84,6 +91,7 @@ class ImageFile:
     ) -> None:
         self.path = Path(path)
         self.key = key
+        self.axes = axes
         self.scale = scale
         self.max_nodata = max_nodata
         self.num_threads = num_threads
@@ -93,22 +101,23 @@ class ImageFile:
             dataset = find_dataset(file, key, self.path)
             Sources(dataset, self.path).close()
             self._grid = require_cutouts(key, dataset, contents(dataset.file).datasets, self.path)
-            self.shape = _cutout_shape(dataset, self.path, key)
-            self._unwritten = rows_never_written(dataset)
+            self._axes = find_axes(dataset, self.path, key, axes)
+            self.shape = self._axes.shape_of(dataset.shape)
+            self._unwritten = rows_never_written(dataset) if self._axes.cutouts_first else None
             require_codecs(dataset, self.path)
             self.dtype: np.dtype[Any] = dataset.dtype
-            self.chunk_length: int | None = dataset.chunks[0] if dataset.chunks else None
+            self.chunk_length: int | None = dataset.chunks[0] if dataset.chunks and self._axes.cutouts_first else None
+            meaning = read_meaning(dataset, self.path)
+            marks = meaning.marks + declared(missing, meaning, f"{self.path}: dataset {key!r}")
             self.decoder = Decoder.of(
-                self.dtype,
-                [number for name in _FILL_ATTRIBUTES for number in _numbers(dataset, name, self.path)],
-                factor=_number(dataset, "scale_factor", self.path, default=1.0),
-                offset=_number(dataset, "add_offset", self.path, default=0.0),
-                scale=scale,
+                meaning.dtype, marks, meaning.factor, meaning.offset, scale, unsigned_bits=meaning.unsigned_bits
             )
+            self._travelling = travelling_type(self.dtype, meaning.dtype)
         _, self.num_channels, self.height, self.width = self.shape
         self.num_bytes = math.prod(self.shape) * self.dtype.itemsize
         self.in_memory = self.num_bytes <= cache_mb * 2**20
-        self._travelling = travelling_type(self.dtype)
+        if not (self.in_memory or self._axes.cutouts_first):
+            raise scattered(self.path, key, self._axes, self.num_bytes, cache_mb)
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_opened": (-1, None)}
@@ -198,7 +207,7 @@ class ImageFile:
         stored, parts = self._reading(rows)
         for part in parts:
             part()
-        return stored
+        return self._arranged(stored)
 
     def begin_reading(self, rows: npt.NDArray[np.int64], threads: Executor) -> Callable[[], npt.NDArray[Any]]:
         """Let threads read cutouts as `read_stored` does, each chunk in one go.
@@ -216,7 +225,7 @@ class ImageFile:
         def wait() -> npt.NDArray[Any]:
             for future in futures:
                 future.result()
-            return stored
+            return self._arranged(stored)
 
         return wait
 
@@ -230,22 +239,11 @@ class ImageFile:
             Labels [N], int64.
 
         Raises:
-            DataError: No such dataset, not integers, or not one per cutout.
+            DataError: No such dataset, not integers, not one per cutout, or some are missing.
         """
         with looking_into(self.path) as file:
             dataset = find_dataset(file, key, self.path, wanted="labels")
-            found = f"{self.path}: labels {key!r} are {dataset.dtype} of shape {dataset.shape}"
-            if dataset.dtype.kind not in "iub":
-                raise DataError(f"{found}; expected integers. Number the classes 0, 1, 2, ...")
-            if dataset.shape not in ((len(self),), (len(self), 1)):
-                raise DataError(f"{found}; expected ({len(self)},), one for each cutout of {self.key!r}.")
-            labels = np.asarray(read_all(dataset, self.path), dtype=np.int64).reshape(-1)
-        if labels.min() < 0:
-            raise DataError(
-                f"{found}; {(labels < 0).sum()} of them are negative. Expected classes 0, 1, 2, ...: cutouts without a "
-                "label would count as one more class, so leave them out."
-            )
-        return labels
+            return read_labels(dataset, self.path, len(self), self.key)
 
     def _look_through(self) -> npt.NDArray[np.int64]:
         if not self.decoder.may_miss:
@@ -288,18 +286,27 @@ class ImageFile:
     def _read_block(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read cutouts `start` to `stop`, which end at chunks' borders, as `read_stored` gives them."""
         with self._reads(lambda: f"{start} to {stop - 1}", "The file is damaged; copy or make it anew."):
-            pixels = np.empty((stop - start, *self.shape[1:]), self._travelling)
+            pixels = self._room(stop - start)
             self._source().read_run(start, stop, pixels, self.num_threads)
-        return pixels
+        return self._arranged(pixels)
+
+    def _room(self, count: int) -> npt.NDArray[Any]:
+        """An array for so many cutouts, each as it lies in the source."""
+        frame = self._axes.frame_of(self.shape) if self._axes.cutouts_first else self.shape[1:]
+        return np.empty((count, *frame), self._travelling)
+
+    def _arranged(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Bring cutouts that were read one after another to [B, C, H, W]."""
+        return self._axes.arrange(pixels) if self._axes.cutouts_first else pixels  # others are so in memory
 
     def _reading(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], list[Callable[[], None]]]:
-        """An array for the pixels of `rows` [B, C, H, W], and the parts of the work that fill it, in any order."""
+        """An array for the pixels of `rows`, and the parts of the work that fill it, in any order."""
         rows = np.ascontiguousarray(rows, dtype=np.int64)
         if len(rows) and rows.view(np.uint64).max() >= len(self):  # -1 is very large
             raise IndexError(f"rows {few(rows)} of {len(self)} cutouts")
         with self._reads(lambda: few(rows)):
             source = self._source()
-            stored = np.empty((len(rows), *self.shape[1:]), self._travelling)
+            stored = self._room(len(rows))
 
         def checked(part: Callable[[], None]) -> None:
             with self._reads(lambda: few(rows)):
@@ -332,54 +339,10 @@ class ImageFile:
     def _open_source(self) -> Reader:
         file = open_file(self.path)
         dataset = find_dataset(file, self.key, self.path)
-        source = open_reader(dataset, self.path, in_memory=self.in_memory, num_threads=self.num_threads)
+        source = open_reader(
+            dataset, self.path, in_memory=self.in_memory, num_threads=self.num_threads,
+            arrange=None if self._axes.cutouts_first else self._axes.arrange,
+        )  # fmt: skip
         if not isinstance(source, ChunkReader):  # which needs it
             file.close()
         return source
-
-
-def _cutout_shape(dataset: h5py.Dataset, path: Path, key: str) -> tuple[int, int, int, int]:
-    """Check rank, type and size; return (N, C, H, W)."""
-    shape: tuple[int, ...] = dataset.shape or ()
-    found = f"{path}: dataset {key!r} is {dataset.dtype} of shape {shape}"
-    if dataset.dtype.kind not in "fiub":
-        raise DataError(f"{found}; expected float or integer pixels.")
-    if len(shape) not in (3, 4):
-        raise DataError(f"{found}; expected [N, H, W] or [N, C, H, W].")
-    if 0 in shape:
-        raise DataError(f"{found}: it holds no pixels. Check how the file was made.")
-    count, channels, height, width = shape if len(shape) == 4 else (shape[0], 1, *shape[1:])
-    if width <= 4 < min(channels, height) or width <= 16 < height == channels:
-        raise DataError(f"{found}, which looks like [N, H, W, C]; expected [N, C, H, W]: move the channels forward.")
-    if min(height, width) < 4:
-        raise DataError(f"{found}: cutouts of {height} x {width} pixels are too small; expected at least 4 x 4.")
-    return count, channels, height, width
-
-
-def _numbers(dataset: h5py.Dataset, name: str, path: Path) -> list[float]:
-    """The numbers in an attribute, which files store as a scalar or as an array; none where it is not there."""
-    if name not in dataset.attrs:
-        return []
-    size = math.prod(dataset.attrs.get_id(name).shape or ())
-    if size > _MOST_NUMBERS:
-        raise DataError(
-            f"{path}: dataset {dataset.name[1:]!r}: attribute {name} has {size} values; expected one, or a few."
-        )
-    value = dataset.attrs[name]
-    try:
-        return [float(number) for number in np.asarray(value).reshape(-1)]
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: dataset {dataset.name[1:]!r}: attribute {name} is {repr(value)[:100]}; expected a number. "
-            "Correct or remove it."
-        ) from error
-
-
-def _number(dataset: h5py.Dataset, name: str, path: Path, default: float) -> float:
-    """The one number in an attribute."""
-    numbers = _numbers(dataset, name, path) or [default]
-    if len(numbers) > 1:
-        raise DataError(
-            f"{path}: dataset {dataset.name[1:]!r}: attribute {name} has {len(numbers)} values; expected one."
-        )
-    return numbers[0]

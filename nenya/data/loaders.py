@@ -7,6 +7,7 @@ time, each chunk once an epoch, the next window while the present one is used up
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,18 +20,23 @@ import torch
 from torch import Tensor
 
 from nenya import parallel
+from nenya.data import findings
 from nenya.data.augment import TRAIN, VALID, Views
 from nenya.data.batch import Batch
 from nenya.data.images import ImageFile
+from nenya.data.labels import label_dataset, require_classes
 from nenya.data.order import (
     Rows,
     equal_batches,
     even_batches,
     num_even_batches,
+    recut,
     shuffled,
     shuffled_windows,
+    split_at,
     windows_in_order,
 )
+from nenya.data.statistics import Statistics, look_at
 from nenya.errors import DataError, OptionError
 from nenya.params import Params
 
@@ -153,6 +159,11 @@ class ViewLoader:
             )  # fmt: skip
         return chunks
 
+    @functools.cached_property
+    def statistics(self) -> Statistics:
+        """What a sample of the pixels shows; the first call reads it."""
+        return look_at(self.images)
+
     @property
     def num_samples(self) -> int:
         """Number of usable cutouts."""
@@ -161,6 +172,10 @@ class ViewLoader:
     def places(self, rows: Tensor) -> npt.NDArray[np.int64]:
         """Where in a validation pass each of some rows [B] comes, from 0: [B]."""
         return np.searchsorted(self.images.usable, rows.cpu().numpy())
+
+    def why_not_finite(self, found: Sequence[tuple[int, float]]) -> str | None:
+        """Say what in the pixels makes a loss NaN or infinite; as `ResumableLoader.why_not_finite`."""
+        return findings.why_not_finite(self.images, found)
 
     @property
     def num_batches(self) -> int:
@@ -200,7 +215,7 @@ class ViewLoader:
         reads = batches
         if self._in_windows:
             ends = np.cumsum([len(window) for window in windows])
-            reads = _split_at(np.concatenate(places), ends, order)
+            reads = split_at(np.concatenate(places), ends, order)
         for rows, pixels in self._pixels(batches, reads):
             yield self._batch(rows, pixels, epoch if self.train else 0)
 
@@ -274,7 +289,7 @@ class ViewLoader:
     def _stream(self, batches: list[Rows], reads: list[Rows], threads: Executor | None) -> Iterator[Tensor]:
         """The pixels of each batch as stored, for a GPU in pinned memory."""
         if self._in_windows:
-            stream = _recut(self._read_windows(reads, threads), [len(rows) for rows in batches])
+            stream = recut(self._read_windows(reads, threads), [len(rows) for rows in batches])
         elif threads is not None and self.images.is_chunked:
             stream = (self.images.begin_reading(rows, threads)() for rows in reads)
         else:
@@ -294,35 +309,6 @@ class ViewLoader:
             if following is not None:
                 coming = self.images.begin_reading(following, threads)
             yield window
-
-
-def _split_at(places: Rows, ends: Rows, order: Rows) -> list[Rows]:
-    """The rows at rising `places` of `order`, cut at `ends`; empty pieces are left out."""
-    window = np.searchsorted(ends, places, side="right")
-    return np.split(order[places], np.flatnonzero(np.diff(window)) + 1)
-
-
-def _recut(pieces: Iterator[npt.NDArray[Any]], lengths: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
-    """Cut a sequence that comes in pieces anew.
-
-    Args:
-        pieces: Arrays [n, ...]; each is let go before the next is asked for.
-        lengths: What to cut it into; their sum is that of the n.
-
-    Yields:
-        A new array of each length.
-    """
-    piece, at = next(pieces), 0
-    for length in lengths:
-        parts = []
-        while length > 0:
-            if at == len(piece):
-                del piece
-                piece, at = next(pieces), 0
-            parts.append(piece[at : at + length].copy())  # a view would keep the whole piece in memory
-            at += len(parts[-1])
-            length -= len(parts[-1])
-        yield parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def open_images(opt: Params, *, valid: bool = False) -> ImageFile:
@@ -346,6 +332,8 @@ def open_images(opt: Params, *, valid: bool = False) -> ImageFile:
     images = ImageFile(
         opt.images_path,
         key,
+        axes=opt.axes,
+        missing=opt.missing,
         scale=opt.scale,
         max_nodata=opt.max_nodata,
         cache_mb=opt.cache_mb,
@@ -357,14 +345,6 @@ def open_images(opt: Params, *, valid: bool = False) -> ImageFile:
             f"but nchannels is {opt.nchannels}. Remove nchannels, or point at the right dataset."
         )
     return images
-
-
-def label_dataset(opt: Params, *, valid: bool = False) -> str:
-    """Name of the dataset of labels: `label_key` with ``{key}`` filled in, or ``<key>_labels``."""
-    key = str(opt.valid_key if valid else opt.train_key)
-    if opt.label_key is not None and ("{key}" in opt.label_key or not valid):
-        return opt.label_key.replace("{key}", key)
-    return f"{key}_labels"
 
 
 def nenya_loader(opt: Params, valid: bool = False) -> ViewLoader:
@@ -384,7 +364,11 @@ def nenya_loader(opt: Params, valid: bool = False) -> ViewLoader:
     """
     images = open_images(opt, valid=valid)
     ranks = parallel.current()
-    labels = images.labels(label_dataset(opt, valid=valid)) if opt.ssl_method == "SupCon" else None
+    labels = None
+    if opt.ssl_method == "SupCon":
+        key = label_dataset(opt, valid=valid)
+        labels = images.labels(key)
+        require_classes(labels[images.usable], images.path, key, warn_only=valid)
     return ViewLoader(
         images,
         Views.from_options(opt, images.height, images.width),

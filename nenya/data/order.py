@@ -6,6 +6,9 @@ chunks are shuffled, taken in windows, and the samples of a window are mixed; ea
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -120,3 +123,32 @@ def even_batches(rows: Rows, batch_size: int) -> list[Rows]:
         Arrays whose lengths differ by at most one.
     """
     return np.array_split(rows, num_even_batches(len(rows), batch_size))
+
+
+def split_at(places: Rows, ends: Rows, order: Rows) -> list[Rows]:
+    """The rows at rising `places` of `order`, cut at `ends`; empty pieces are left out."""
+    window = np.searchsorted(ends, places, side="right")
+    return np.split(order[places], np.flatnonzero(np.diff(window)) + 1)
+
+
+def recut(pieces: Iterator[npt.NDArray[Any]], lengths: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
+    """Cut a sequence that comes in pieces anew.
+
+    Args:
+        pieces: Arrays [n, ...]; each is let go before the next is asked for.
+        lengths: What to cut it into; their sum is that of the n.
+
+    Yields:
+        A new array of each length.
+    """
+    piece, at = next(pieces), 0
+    for length in lengths:
+        parts = []
+        while length > 0:
+            if at == len(piece):
+                del piece
+                piece, at = next(pieces), 0
+            parts.append(piece[at : at + length].copy())  # a view would keep the whole piece in memory
+            at += len(parts[-1])
+            length -= len(parts[-1])
+        yield parts[0] if len(parts) == 1 else np.concatenate(parts)

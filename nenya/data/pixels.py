@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +15,19 @@ from torch import Tensor
 _WIDER = {"b1": "u1", "u2": "i4", "u4": "i8", "u8": "f8"}
 
 
-def travelling_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def travelling_type(dtype: np.dtype[Any], number_type: np.dtype[Any] | None = None) -> np.dtype[Any]:
     """The type in which pixels travel to the device: the file's, in native byte order, where torch computes in it.
 
     Args:
         dtype: Type of the stored pixels.
+        number_type: Type of the numbers that the stored bits are, where the file says that it is of the other sign.
 
     Returns:
-        A type of at most 8 bytes that `torch.from_numpy` takes.
+        A type of at most 8 bytes that `torch.from_numpy` takes. Of bits that are of the other sign, the signed type:
+        NumPy converts to it bit by bit, and `Decoder.numbers` makes unsigned numbers of it on the device.
     """
+    if number_type is not None and number_type.kind != dtype.kind:
+        return np.dtype(f"i{dtype.itemsize}")
     if dtype.kind == "f" and dtype.itemsize > 8:  # long double: torch has none
         return np.dtype(np.float64)
     return np.dtype(_WIDER.get(f"{dtype.kind}{dtype.itemsize}", dtype.newbyteorder("=")))
@@ -38,6 +43,8 @@ class Decoder:
         factor: Stored numbers are multiplied by this first (CF `scale_factor`),
         offset: then this is added (CF `add_offset`),
         scale: then all is multiplied by this.
+        unsigned_bits: Length of the stored numbers where they are signed and stand for the unsigned ones of the same
+            bits (NetCDF `_Unsigned`); 0 where they are what they are.
     """
 
     floating: bool
@@ -45,20 +52,64 @@ class Decoder:
     factor: float = 1.0
     offset: float = 0.0
     scale: float = 1.0
+    unsigned_bits: int = 0
 
     @classmethod
-    def of(cls, dtype: npt.DTypeLike, marks: list[float], factor: float, offset: float, scale: float) -> Decoder:
+    def of(
+        cls,
+        dtype: npt.DTypeLike,
+        marks: Sequence[float],
+        factor: float,
+        offset: float,
+        scale: float,
+        unsigned_bits: int = 0,
+    ) -> Decoder:
         """Make the decoder of a dataset of type `dtype`; marks are rounded to its precision as its pixels are."""
         kind = np.dtype(dtype)
         if kind.kind == "f":
             with np.errstate(over="ignore"):  # a mark beyond the type's range is stored as infinity
                 marks = [float(np.float64(mark).astype(kind)) for mark in marks]
-        return cls(kind.kind == "f", tuple(marks), factor, offset, scale)
+        return cls(kind.kind == "f", tuple(marks), factor, offset, scale, unsigned_bits)
 
     @property
     def may_miss(self) -> bool:
         """Whether there can be missing pixels at all."""
         return self.floating or bool(self.marks)
+
+    def numbers(self, stored: Tensor) -> Tensor:
+        """The numbers that the stored bits are.
+
+        Args:
+            stored: Pixels as stored, any shape and numeric type.
+
+        Returns:
+            A tensor of that shape, of a type that holds them (float64 for unsigned numbers of 64 bits); `stored`
+            itself where its numbers are what they are.
+        """
+        bits = self.unsigned_bits
+        if not bits:
+            return stored
+        if bits == 8:
+            return stored.view(torch.uint8)
+        if bits == 64:
+            return torch.where(stored < 0, stored.to(torch.float64) + 2.0**64, stored.to(torch.float64))
+        wider = stored.to(torch.int32 if bits == 16 else torch.int64)
+        return wider.bitwise_and(2**bits - 1)
+
+    def unpacked(self, stored: Tensor) -> Tensor:
+        """Undo the packing and apply the scale; nothing is filled.
+
+        Args:
+            stored: Pixels as stored, any shape and numeric type.
+
+        Returns:
+            A tensor of that shape, float32; `stored` itself where there is nothing to do.
+        """
+        numbers = self.numbers(stored)
+        # float64 only where packing needs it: a float32 product would round values near 300 K to a few 1e-5 K
+        packed = (self.factor, self.offset, self.scale) != (1.0, 0.0, 1.0)
+        values = (numbers.to(torch.float64) * self.factor + self.offset) * self.scale if packed else numbers
+        return values.to(torch.float32)
 
     def missing(self, stored: Tensor) -> Tensor | None:
         """Find the missing pixels.
@@ -71,6 +122,7 @@ class Decoder:
         """
         if not self.may_miss:
             return None
+        stored = self.numbers(stored)
         if self.floating:
             # as float32: a float64 beyond its range is no measurement either
             missing = ~torch.isfinite(stored.to(torch.float32))
@@ -95,10 +147,7 @@ class Decoder:
             [B, C, H, W], float32, on the same device; `stored` itself where there is nothing to do.
         """
         missing = None if self._is_surely_whole(stored) else self.missing(stored)
-        # float64 only where packing needs it: a float32 product would round values near 300 K to a few 1e-5 K
-        packed = (self.factor, self.offset, self.scale) != (1.0, 0.0, 1.0)
-        values = (stored.to(torch.float64) * self.factor + self.offset) * self.scale if packed else stored
-        pixels = values.to(torch.float32)
+        pixels = self.unpacked(stored)
         if missing is None or (_on_host(missing) and not bool(missing.any())):
             return pixels
         valid = pixels.to(torch.float64).masked_fill(missing, 0.0)

@@ -75,14 +75,22 @@ def read_all(dataset: h5py.Dataset, path: Path) -> npt.NDArray[Any]:
     return reader.pixels
 
 
-def open_reader(dataset: h5py.Dataset, path: Path, *, in_memory: bool, num_threads: int) -> Reader:
+def open_reader(
+    dataset: h5py.Dataset,
+    path: Path,
+    *,
+    in_memory: bool,
+    num_threads: int,
+    arrange: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None,
+) -> Reader:
     """Make the reader that fits a dataset.
 
     Args:
-        dataset: Of an open file, which may be closed after; cutouts along the first axis.
+        dataset: Of an open file, which may be closed after; cutouts along the first axis, but for `arrange`.
         path: The file by which it was found, for messages.
         in_memory: Whether to keep all of it in memory.
         num_threads: Threads that unpack chunks while all of it is read.
+        arrange: Brings the cutouts to the first axis, where they are along another one; only for what is in memory.
 
     Raises:
         DataError: A file with pixels of it is missing or too short, a codec is not installed, or memory is too small.
@@ -96,8 +104,9 @@ def open_reader(dataset: h5py.Dataset, path: Path, *, in_memory: bool, num_threa
         sources.keep_open()
         reader = ChunkReader(dataset, sources)
     if not in_memory:
+        assert arrange is None  # their cutouts would be spread over the whole file
         return reader
     pixels = np.empty(dataset.shape, dataset.dtype)
     reader.read_run(0, len(pixels), pixels, num_threads)
     sources.close()
-    return MemoryReader(pixels)
+    return MemoryReader(pixels if arrange is None else arrange(pixels))

@@ -152,15 +152,19 @@ def uniformity(features: Tensor) -> float:
         features: [N, D], N >= 2.
 
     Returns:
-        0 (all in one point) down to about -4 (spread evenly over the sphere).
+        0 (all in one point, the zero vectors of a dead network included) down to about -4 (spread evenly over the
+        sphere); never below -8, all pairs opposite.
     """
     x = F.normalize(features.double(), dim=1)
+    lengths = x.square().sum(dim=1)  # 1, and 0 of a zero vector
     total = 0.0
     for start in range(0, len(x), _TILE):
-        squared = (2 - 2 * x[start : start + _TILE] @ x.T).clamp_min(0)
-        total += float(torch.exp(-2 * squared).sum())
-    pairs = len(x) * (len(x) - 1)
-    return math.log(max((total - len(x)) / pairs, 1e-300))
+        rows = slice(start, start + _TILE)
+        squared = (lengths[rows, None] + lengths - 2 * x[rows] @ x.T).clamp_min(0)
+        potential = torch.exp(-2 * squared)
+        potential.diagonal(start).zero_()  # no pair
+        total += float(potential.sum())
+    return min(math.log(total / (len(x) * (len(x) - 1))), 0.0)
 
 
 def effective_rank(features: Tensor) -> float:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict
 
-from nenya.options.values import ImageSize, Jitter, Milestones, Name, option
+from nenya.options.values import AxesOrder, ImageSize, Jitter, Marks, Milestones, Name, option
 
 #: Above this batch size, warm-up is on whatever `warm` says (SupContrast's rule, kept for old option files).
 WARM_BATCH_SIZE = 256
@@ -66,14 +66,30 @@ class Fields(BaseModel):
     nchannels: Annotated[int, Ge(1)] | None = option(
         None, "Channels that the imagery must have; null: whatever the file has.", group="Data"
     )
+    axes: AxesOrder | None = option(
+        None,
+        "Order of the axes of train_key and valid_key as they lie in the file, where it is another than [N, H, W] or "
+        '[N, C, H, W]: "NHWC" for channels last, "WHN" for an array data(n, row, column) that MATLAB has written. '
+        "Cutouts that are not along the first axis are read whole and must fit into cache_mb. null: the usual order; a "
+        "shape that speaks for another one is refused or warned about.",
+        group="Data",
+        allowed="the letters N, H, W and perhaps C, each once, or null",
+    )
+    missing: Marks = option(
+        [],
+        "Numbers that mark missing pixels besides NaN, _FillValue and missing_value, as the file stores them: before "
+        "scale_factor, add_offset and scale.",
+        group="Data",
+        allowed="a number, or a list of at most 64 numbers",
+    )
     scale: Annotated[float, Gt(0)] = option(
         1.0, "Pixel values are multiplied by this as they are read (1/255 brings uint8 to 0..1).", group="Data"
     )
     max_nodata: Annotated[float, Ge(0), Lt(1)] = option(
         0.5,
-        "A cutout with a larger share of missing pixels (NaN, infinite, _FillValue, missing_value) is left out; "
-        "so is one with a channel of which nothing is left. Else they become the mean of the channel's valid pixels in "
-        "that cutout.",
+        "A cutout with a larger share of missing pixels (NaN, infinite, _FillValue, missing_value, missing) is left "
+        "out; so is one with a channel of which nothing is left. Else they become the mean of the channel's valid "
+        "pixels in that cutout.",
         group="Data",
         unit="fraction",
     )

@@ -8,7 +8,7 @@ import json
 import re
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Len
 from pydantic import AfterValidator, BeforeValidator, Field
 
 
@@ -62,12 +62,29 @@ def _plain_name(value: str | None) -> str | None:
     return value
 
 
+def _marks(value: object) -> object:
+    """Read one number as a list of it, and null as none."""
+    if value is None:
+        return []
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _axes_order(value: str) -> str:
+    """Check the letters of axes; small ones are taken too."""
+    order = value.upper()
+    if sorted(order) not in (sorted("NHW"), sorted("NCHW")):
+        raise ValueError("not an order of axes")
+    return order
+
+
 Milestones = Annotated[list[int], BeforeValidator(_milestones)]
 NonNegative = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
 Jitter = Annotated[tuple[Positive, NonNegative] | None, BeforeValidator(_pair)]
 Pixels = Annotated[int, Ge(4), Le(65536)]
 Name = Annotated[str | None, AfterValidator(_plain_name)]
+Marks = Annotated[list[int | float], BeforeValidator(_marks), Len(max_length=64)]
+AxesOrder = Annotated[str, AfterValidator(_axes_order)]
 ImageSize = Annotated[Pixels | tuple[Pixels, Pixels] | None, BeforeValidator(_size)]
 
 

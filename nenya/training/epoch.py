@@ -102,7 +102,7 @@ def train_epoch(
     source = as_resumable(loader)
     source.set_epoch(epoch, len(earlier))
     num_batches = len(source)
-    ledger = Ledger(f"epoch {epoch}", num_sharing=parallel.current().size)
+    ledger = Ledger(f"epoch {epoch}", source.why_not_finite, parallel.current().size)
     for loss in earlier:
         ledger.note(loss, source.batch_size)
     model.train()

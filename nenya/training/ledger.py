@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -52,12 +52,19 @@ class Pass:
         return len(self.step_losses) >= self.num_batches
 
 
+Explain = Callable[[Sequence[tuple[int, float]]], str | None]
+
+
+def no_explanation(found: Sequence[tuple[int, float]]) -> None:
+    """Know nothing of the samples."""
+
+
 class _Pending(NamedTuple):
-    """A step whose loss has not been read: the loss, its samples [B], and which of them are finite [B]."""
+    """A step whose loss has not been read: the loss, its samples [B], and their views' largest magnitude [B]."""
 
     loss: Tensor
     rows: Tensor
-    whole: Tensor
+    largest: Tensor
 
 
 class Ledger:
@@ -67,6 +74,7 @@ class Ledger:
 
     Args:
         where: What runs, for the message about a loss that is not finite: "epoch 3" or "validation".
+        explain: Says what in the samples makes a loss NaN or infinite, as `ResumableLoader.why_not_finite`.
         num_sharing: Processes that share each batch, each adding its part of the loss (training); 1 where each batch is
             of one process (validation).
 
@@ -76,8 +84,9 @@ class Ledger:
         counted: Loss and number of samples of every batch.
     """
 
-    def __init__(self, where: str, num_sharing: int = 1) -> None:
+    def __init__(self, where: str, explain: Explain = no_explanation, num_sharing: int = 1) -> None:
         self._where = where
+        self._explain = explain
         self._num_sharing = num_sharing
         self._meter = AverageMeter()
         self._pending: list[_Pending] = []
@@ -92,9 +101,9 @@ class Ledger:
 
     def add(self, loss: Tensor, batch: Batch) -> None:
         """Keep the loss of a batch, of this process."""
-        # which samples are whole is kept, not the views themselves: they would fill the GPU between two checks
-        whole = torch.isfinite(batch.view1).flatten(1).all(dim=1) & torch.isfinite(batch.view2).flatten(1).all(dim=1)
-        self._pending.append(_Pending(loss, batch.rows, whole))
+        # one figure of each sample is kept, not the views themselves: they would fill the GPU between two checks
+        largest = [view.detach().abs().flatten(1).amax(dim=1) for view in (batch.view1, batch.view2)]
+        self._pending.append(_Pending(loss, batch.rows, torch.maximum(*largest)))  # NaN where one is
 
     def samples_in(self, batch: Batch) -> int:
         """Cutouts in a batch, those of the processes that share it included."""
@@ -145,14 +154,11 @@ class Ledger:
         )
 
     def _complaint(self, value: float, step: _Pending) -> NenyaError:
-        mine = step.rows.tolist()
-        mine_broken = [row for row, whole in zip(mine, step.whole.tolist(), strict=True) if not whole]
-        parts = parallel.all_gather_objects((mine, mine_broken)) if self._num_sharing > 1 else [(mine, mine_broken)]
-        rows, broken = (list(chain.from_iterable(column)) for column in zip(*parts, strict=True))
-        hint = (
-            f"The pixels of samples {broken} are not finite: check these cutouts."
-            if broken
-            else "The pixels are finite, so the training itself diverged: lower learning_rate, raise temp, or set "
+        mine = list(zip(step.rows.tolist(), step.largest.tolist(), strict=True))
+        found = list(chain.from_iterable(parallel.all_gather_objects(mine))) if self._num_sharing > 1 else mine
+        rows = [row for row, _ in found]
+        hint = self._explain(found) or (
+            "The pixels are finite, so the training itself diverged: lower learning_rate, raise temp, or set "
             "warm to true; with precision bf16, try fp32."
         )
         error = NonFiniteLossError(

@@ -10,6 +10,7 @@ from torch import nn
 
 from nenya import parallel
 from nenya.data.augment import Views
+from nenya.data.findings import sum_up
 from nenya.data.loaders import ViewLoader
 from nenya.evaluation.health import Health
 from nenya.machine.device import choose_precision, describe
@@ -70,6 +71,17 @@ def describe_run(opt: Params, train: ViewLoader, valid: ViewLoader | None, model
     return [f"  {name:<11}{text}" for name, text in rows]
 
 
+def describe_pixels(*loaders: ViewLoader | None) -> list[str]:
+    """Say what the pixels of each set are like: a line each.
+
+    Args:
+        loaders: Training and validation loader; None is left out.
+    """
+    there = [loader for loader in loaders if loader is not None]
+    texts = [f"{loader.images.key}: {sum_up(loader.statistics)}" for loader in there]
+    return [f"  {'' if number else 'pixels':<11}{text}" for number, text in enumerate(texts)]
+
+
 def _parts(step: Step, train: ViewLoader) -> str:
     parts = step.num_parts(train.batch_size // parallel.current().size)
     return f", each computed in {parts} parts" if parts > 1 else ""
@@ -82,7 +94,8 @@ def _why_no_validation(key: str | None) -> str:
 def _dataset(loader: ViewLoader) -> str:
     images = loader.images
     count, channels, height, width = images.shape
-    text = f"{images.key}: {count} cutouts of {channels} x {height} x {width} {images.dtype}"
+    kind = f"{images.dtype} (bits of unsigned numbers)" if images.decoder.unsigned_bits else images.dtype
+    text = f"{images.key}: {count} cutouts of {channels} x {height} x {width} {kind}"
     if images.dtype.kind != "f":
         text += f" (values x {images.scale:g}, see `scale`)"
     return text + (f", {images.num_left_out} left out" if images.num_left_out else "")

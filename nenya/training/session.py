@@ -277,7 +277,8 @@ def save(state: Run) -> None:
             NonFiniteLossError(
                 f"the weights are not finite after epoch {state.epoch}: the training diverged in its last batches. "
                 "Lower learning_rate or warm up (warm: true), and see that no pixel of "
-                f"{state.train.images.path} has an absurd value. The checkpoints written before are whole."
+                f"{state.train.images.path} has an absurd value (`nenya check` names such; missing declares marks of "
+                "missing pixels). The checkpoints written before are whole."
             )
         )
     _write_outputs(state)

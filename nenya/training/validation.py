@@ -54,7 +54,7 @@ def validate(loader: Loader, model: nn.Module, criterion: nn.Module, step: Step,
     """
     source = as_resumable(loader)
     stride = -(-(source.num_samples or 1) // MAX_HEALTH_SAMPLES)
-    ledger = Ledger("validation")
+    ledger = Ledger("validation", source.why_not_finite)
     features: list[_Features] = []
 
     def pass_over(progress: EpochProgress) -> None:

@@ -18,7 +18,8 @@ from nenya.data.augment import VALID, Views
 from nenya.data.batch import Batch
 from nenya.data.chunks import ChunkReader
 from nenya.data.images import ImageFile
-from nenya.data.loaders import ViewLoader, label_dataset, nenya_loader, open_images
+from nenya.data.labels import label_dataset
+from nenya.data.loaders import ViewLoader, nenya_loader, open_images
 from nenya.data.order import shuffled, shuffled_windows
 from nenya.errors import DataError, OptionError
 from nenya.parallel import Ranks

@@ -167,6 +167,22 @@ def test_uniformity_of_points_in_one_place_and_of_an_even_sphere():
     assert uniformity(torch.eye(64)) == pytest.approx(-4, abs=ROUNDING)
 
 
+def test_uniformity_of_the_zero_vectors_of_a_dead_network_is_that_of_one_point():
+    assert uniformity(torch.zeros(8, 3)) == 0
+    half_dead = torch.cat((torch.zeros(2, 3), torch.eye(3)[:2]))  # squared distances 0, 2 and four times 1
+    expected = math.log((1 + math.exp(-4) + 4 * math.exp(-2)) / 6)
+    assert uniformity(half_dead) == pytest.approx(expected, abs=ROUNDING)
+
+
+@given(sizes, st.floats(0, 1))
+def test_uniformity_stays_within_its_range(size, dead):
+    count, width, seed = size
+    x = tensor(features(count, width, seed))
+    x[: round(dead * count)] = 0
+    assert -8 - ROUNDING <= uniformity(x) <= 0
+    assert math.isnan(uniformity(torch.full((4, 3), float("nan"))))
+
+
 @given(sizes)
 def test_effective_rank_is_the_entropy_of_the_singular_values(size):
     count, width, seed = size
