@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
-import re
 import shutil
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 import nenya
-from nenya.errors import CheckpointError
+from nenya.errors import CheckpointError, NenyaError
 from nenya.files import atomic_write
-from nenya.kernels import use_fast_convolutions
-from nenya.models import assemble_model
-from nenya.models.resnet_big import SupConResNet
+from nenya.models.reading import bare_name, bare_names, odd_weights, reason, shown
+from nenya.models.reading import load_model as load_model
+from nenya.models.reading import read_checkpoint as read_checkpoint
 from nenya.params import Params
+from nenya.training.contents import EPOCH_FILE, groups_of, momentum_buffers, require_run
 
 logger = logging.getLogger(__name__)
 
 LAST = "last.pth"
 PREVIOUS = "previous.pth"  # what `LAST` was before it was replaced, should the disk damage the newer one
-_EPOCH_FILE = re.compile(r"ckpt_epoch_(\d+)\.pth")
-
-
-class _OldOptions:
-    """Takes the place of the option objects that old checkpoints hold: attributes, no behaviour."""
-
-
-#: Classes of option objects in historical checkpoints. They are read as `_OldOptions`; nothing of theirs is run.
-_OLD_OPTION_CLASSES = ("nenya.params.Params", "nenya.io.Params", "ulmo.nenya.train_util.Params", "ulmo.io.Params")
 
 
 def epoch_file(folder: str | os.PathLike[str], epoch: int) -> Path:
@@ -97,7 +86,7 @@ def write_checkpoint(
     """
     state = {
         "opt": opt.dict,
-        "model": strip_module(model.state_dict()),
+        "model": bare_names(model.state_dict()),
         "optimizer": optimizer.state_dict(),
         "epoch": epoch,
         "partial_losses": list(partial_losses),
@@ -142,96 +131,23 @@ def drop_old_epochs(folder: str | os.PathLike[str], epoch_files: list[str], keep
 
     Returns:
         Names of those that stay.
+
+    Raises:
+        NenyaError: One cannot be removed.
     """
     surplus = epoch_files[: max(0, len(epoch_files) - keep)] if keep is not None else []
     for name in surplus:
-        if _EPOCH_FILE.fullmatch(name):
-            (Path(folder) / name).unlink(missing_ok=True)
+        path = Path(folder) / name
+        # the names come from a file: none may lead out of the folder, and a link there is not what a run has written
+        if EPOCH_FILE.fullmatch(name) and path.is_file() and not path.is_symlink():
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise NenyaError(
+                    f"cannot remove {path.absolute()}, which keep = {keep} says: {error.strerror}. "
+                    "Mend the folder's permissions, or raise keep."
+                ) from error
     return epoch_files[len(surplus) :]
-
-
-def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint of ours or of the historical code, onto the CPU.
-
-    Nothing that the file contains is run: torch's restricted unpickler builds tensors and plain containers only, and
-    the option objects of old files become plain dicts.
-
-    Args:
-        file: The checkpoint.
-
-    Returns:
-        At least ``opt`` (a dict), ``model`` (without ``module.`` in its keys), ``optimizer``, ``epoch``.
-
-    Raises:
-        CheckpointError: Missing, damaged, of another kind, or holding objects that are not data.
-    """
-    path = Path(file)
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path.absolute()}: check the path.")
-    try:
-        _verify_checksums(path)
-        with torch.serialization.safe_globals([(_OldOptions, name) for name in _OLD_OPTION_CLASSES]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything from EOFError to RuntimeError on a damaged file
-        raise CheckpointError(
-            f"{path.absolute()} cannot be read as a checkpoint ({_reason(error)}): it is damaged, of another kind, or "
-            "holds Python objects that Nenya does not load because loading them would run code."
-        ) from error
-    if not isinstance(state, dict) or not _are_weights(state.get("model")):
-        raise CheckpointError(f"{path.absolute()} holds no 'model' weights: it is not a checkpoint of Nenya.")
-    options = state.get("opt", {})
-    if not isinstance(options, dict | _OldOptions):
-        raise CheckpointError(
-            f"{path.absolute()} holds 'opt' of type {type(options).__name__}, expected options: "
-            "it is not a checkpoint of Nenya."
-        )
-    state["opt"] = dict(options if isinstance(options, dict) else vars(options))
-    state["model"] = strip_module(state["model"])
-    return state
-
-
-def _verify_checksums(path: Path) -> None:
-    """Compare the parts of a zip file with the checksums in it; torch reads damaged weights without a word."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
-
-
-def _are_weights(model: object) -> bool:
-    return isinstance(model, dict) and all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in model.items()
-    )
-
-
-def load_model(file: str | os.PathLike[str]) -> tuple[SupConResNet, dict[str, Any]]:
-    """Rebuild a trained model from its checkpoint alone.
-
-    Args:
-        file: A checkpoint of ours or of the historical code.
-
-    Returns:
-        The model in evaluation mode, on the CPU, and the options it was trained with.
-
-    Raises:
-        CheckpointError: The file is no whole checkpoint, or its weights are not those of the model it names.
-    """
-    state = read_checkpoint(file)
-    options, weights = state["opt"], state["model"]
-    name = options.get("ssl_model", options.get("model"))
-    try:
-        model = assemble_model(
-            name=str(name),
-            head="linear" if "head.weight" in weights else "mlp",
-            feat_dim=len(weights["head.weight" if "head.weight" in weights else "head.2.weight"]),
-            num_channels=weights["encoder.conv1.weight"].shape[1],
-        )
-        model.load_state_dict(weights)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{file}: the weights are not those of a {name}: {_reason(error)}.") from error
-    use_fast_convolutions(model)
-    return model.eval(), options
 
 
 def restore(model: nn.Module, optimizer: Optimizer, state: dict[str, Any], file: str | os.PathLike[str]) -> None:
@@ -244,30 +160,61 @@ def restore(model: nn.Module, optimizer: Optimizer, state: dict[str, Any], file:
         file: Where it came from, for the message.
 
     Raises:
-        CheckpointError: It belongs to another model.
+        CheckpointError: It belongs to another model, or no run wrote it.
     """
-    if not {"optimizer", "epoch"} <= state.keys():
-        raise CheckpointError(
-            f"{file} holds weights, but no optimizer state and epoch to go on from. Start again without --resume."
-        )
-    odd = _odd_part(state)
-    if odd:
-        raise CheckpointError(f"{file} holds {odd}: no run of Nenya wrote it. Start again without --resume.")
-    own = {strip_module_name(name): name for name in model.state_dict()}
+    require_run(state, file)
+    own = {bare_name(name): name for name in model.state_dict()}
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     try:
+        _require_fit(state, model, optimizer)
         model.load_state_dict({own.get(name, name): value for name, value in state["model"].items()})
-        settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
         optimizer.load_state_dict(state["optimizer"])
         _take_layout(optimizer)
-        if isinstance(state.get("random_state"), Tensor):
+        if "random_state" in state:
             torch.set_rng_state(state["random_state"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{file} does not fit the model of these options: {_reason(error)}. "
+            f"{file} does not fit the model of these options: {reason(error)}. "
             "Resume with the options of the run that wrote it, or choose another trial or model_root."
         ) from error
     for group, current in zip(optimizer.param_groups, settings, strict=True):
         group.update(current)  # momentum and weight decay are those of the options now, not of the checkpoint
+
+
+def _require_fit(state: dict[str, Any], model: nn.Module, optimizer: Optimizer) -> None:
+    """See that weights and momentum are those of a model, before anything is changed in it.
+
+    Raises:
+        ValueError: They are not.
+    """
+    weights = bare_names(model.state_dict())
+    missing = next((name for name in weights if name not in state["model"]), None)
+    more = next((name for name in state["model"] if name not in weights), None)
+    if missing is not None:
+        raise ValueError(f'it has no "{missing}"')
+    if more is not None:
+        raise ValueError(f"it has {shown(more)}, which the model has not")
+    odd = odd_weights(state["model"], weights)
+    if odd:
+        raise ValueError(odd)
+    sizes = [[len(group["params"]) for group in groups] for groups in (optimizer.param_groups, groups_of(state))]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"its optimizer has groups of {shown(sizes[1])} parameters, that of the model {sizes[0]}")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    momentum = momentum_buffers(state["optimizer"])
+    unknown = sorted(number for number in momentum if number >= len(parameters))
+    if unknown:
+        raise ValueError(f"momentum for parameter {unknown[0]}, where the model has {len(parameters)}")
+    if 0 < len(momentum) < len(parameters):
+        raise ValueError(f"momentum for {len(momentum)} of {len(parameters)} parameters")
+    names = [name for name, _ in model.named_parameters()]
+    for number, buffer in momentum.items():
+        own = parameters[number]
+        if buffer.shape != own.shape:
+            raise ValueError(f"momentum of shape {list(buffer.shape)} for weights {list(own.shape)}")
+        odd = odd_weights({names[number]: buffer}, {names[number]: own})
+        if odd:
+            raise ValueError(f"momentum of {odd}")
 
 
 def _take_layout(optimizer: Optimizer) -> None:
@@ -275,21 +222,7 @@ def _take_layout(optimizer: Optimizer) -> None:
     for parameter, values in optimizer.state.items():
         momentum = values.get("momentum_buffer")
         if momentum is not None:
-            if momentum.shape != parameter.shape:
-                raise ValueError(f"momentum of shape {list(momentum.shape)} for weights {list(parameter.shape)}")
             values["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-
-
-def _odd_part(state: dict[str, Any]) -> str:
-    """A part of a checkpoint that is not what `write_checkpoint` puts there; empty if there is none."""
-    epoch, losses, files = state["epoch"], state.get("partial_losses", []), state.get("epoch_files", [])
-    fits = {
-        "epoch": isinstance(epoch, int) and epoch >= 0,
-        "optimizer": isinstance(state["optimizer"], dict),
-        "partial_losses": isinstance(losses, list) and all(isinstance(loss, float) for loss in losses),
-        "epoch_files": isinstance(files, list) and all(isinstance(name, str) for name in files),
-    }
-    return next((f"{name!r} = {state[name]!r:.60}" for name, fitting in fits.items() if not fitting), "")
 
 
 def newest_whole(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] | None:
@@ -312,7 +245,7 @@ def newest_whole(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] 
         except CheckpointError as error:
             logger.warning("%s Looking for the newest whole one.", error)
         # the last state is the newest; the one before it may be older or newer than the newest epoch's
-        if found and (path.name == LAST or _EPOCH_FILE.fullmatch(path.name)):
+        if found and (path.name == LAST or EPOCH_FILE.fullmatch(path.name)):
             break
     if found:
         return max(found, key=lambda item: _progress(item[1]))
@@ -332,27 +265,6 @@ def _progress(state: dict[str, Any]) -> tuple[int, int]:
 def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
     """The checkpoints in a model folder: `LAST`, `PREVIOUS`, then those of single epochs, newest first."""
     path = Path(folder)
-    numbered = [(int(match[1]), file) for file in path.glob("*.pth") if (match := _EPOCH_FILE.fullmatch(file.name))]
+    numbered = [(int(match[1]), file) for file in path.glob("*.pth") if (match := EPOCH_FILE.fullmatch(file.name))]
     last = [path / name for name in (LAST, PREVIOUS) if (path / name).is_file()]
     return last + [file for _, file in sorted(numbered, reverse=True)]
-
-
-def strip_module(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the names that they have without ``DataParallel``."""
-    return {strip_module_name(name): value for name, value in weights.items()}
-
-
-def strip_module_name(name: str) -> str:
-    """``encoder.module.conv1.weight`` -> ``encoder.conv1.weight``."""
-    return ".".join(part for part in name.split(".") if part != "module")
-
-
-def _reason(error: BaseException) -> str:
-    """The first sentence of an error that says something.
-
-    Torch wraps what its restricted unpickler found in advice to load the file without restrictions: that is left out.
-    """
-    inner = error.__context__ if isinstance(error, pickle.UnpicklingError) else None
-    lines = [line.strip() for line in str(inner or error).splitlines() if line.strip()] or [type(error).__name__]
-    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return text.split(". ")[0].rstrip(".")[:300]

@@ -17,8 +17,9 @@ from torch.optim import Optimizer
 
 from nenya import parallel
 from nenya.data.loaders import ViewLoader
-from nenya.errors import DataError, NonFiniteLossError, OptionError
+from nenya.errors import CheckpointError, DataError, NonFiniteLossError, OptionError
 from nenya.files import set_aside, sole_writer, sweep
+from nenya.models.reading import shown
 from nenya.models.resnet_big import SupConResNet
 from nenya.options import DERIVED, HARMLESS, Options, Outputs
 from nenya.params import Params
@@ -34,6 +35,7 @@ from nenya.training.checkpoint import (
     restore,
     write_checkpoint,
 )
+from nenya.training.contents import odd_position, require_run
 from nenya.training.curves import Curves, load_curves
 from nenya.training.step import Step
 
@@ -185,11 +187,12 @@ def go_on(state: Run, *, force: bool = False) -> bool:
     """
     found = newest_whole(state.folder)
     if found is None:
-        others = sorted(path.parent.name for path in state.folder.parent.glob(f"*/{LAST}"))
+        others = sorted(path.parent.name for path in state.folder.parent.glob(f"*/{LAST}"))[:8]
         beside = f" Beside it there are runs in {', '.join(others)}: give the options they had." if others else ""
         logger.warning("nothing to resume in %s: starting with epoch 1.%s", state.folder, beside)
         return False
     path, checkpoint = found
+    require_run(checkpoint, path)
     changed = changed_options(checkpoint["opt"], state.opt) + changed_data(checkpoint, state.data)
     if changed and not force:
         raise OptionError(
@@ -201,6 +204,9 @@ def go_on(state: Run, *, force: bool = False) -> bool:
     restore(state.model, state.optimizer, checkpoint, path)
     state.epoch = checkpoint["epoch"]
     state.partial_losses = checkpoint.get("partial_losses", [])
+    odd = odd_position(checkpoint, None if changed else len(state.train))
+    if odd:
+        raise CheckpointError(f"{path} holds {odd}: no run of Nenya wrote it. Start again without --resume.")
     state.epoch_files = checkpoint.get("epoch_files", [])
     before, now = checkpoint.get("num_processes", 1), parallel.current().size
     if before != now:
@@ -229,7 +235,7 @@ def changed_options(before: dict[str, Any], opt: Params) -> list[str]:
     if not opt.cosine:
         harmless.add("epochs")  # only the cosine depends on the length of the run
     return [
-        f"{name} {before[name]!r} -> {value!r}"
+        f"{name} {shown(before[name])} -> {value!r}"
         for name, value in opt.dict.items()
         if name in Options.model_fields and name in before and before[name] != value and name not in harmless
     ]
@@ -239,9 +245,9 @@ def changed_data(checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> list[
     """The same for the data sets; older checkpoints do not tell theirs."""
     before = {name: checkpoint.get(field) for name, field in DATA_FIELDS.items()}
     return [
-        f"{name} data: {before[name]} -> {now[name]}"
-        for name in DATA_FIELDS
-        if before[name] is not None and before[name] != now[name]
+        f"{name} data: {text[:300]} -> {now[name]}"
+        for name, text in before.items()
+        if text is not None and text != now[name]
     ]
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from benchmarks import environment
 from nenya.errors import NenyaError
 from nenya.files import atomic_write
-from tests.faults import damage, fuzz, kills
+from tests.faults import bombs, damage, fuzz, kills
 from tests.faults.harness import Record, Shop
 
 PAGE = environment.ROOT / "docs" / "reliability.md"
@@ -59,6 +59,7 @@ PLAN = (
     Trial(damage.resumed_with_damaged_curves, 20, 2),
     Trial(damage.imagery_changes_under_the_run, 57, 4),
     Trial(damage.imagery_replaced_between_runs, 8, 2),
+    Trial(bombs.oversized_checkpoints, len(bombs.BOMBS), 3),
     Trial(fuzz.malformed_options, 1000, 20),
     Trial(fuzz.malformed_hdf5, 200, 20),
 )

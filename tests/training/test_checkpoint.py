@@ -173,6 +173,131 @@ def test_another_model_is_refused_by_what_differs(tmp_path, resnet):
         restore(other, set_optimizer(options(), other), read_checkpoint(tmp_path / "a.pth"), tmp_path / "a.pth")
 
 
+# Odd ones
+
+
+def laughs():
+    """A list of lists that would be 2 to the 60 numbers long, in some hundred bytes."""
+    nested = [1]
+    for _ in range(60):
+        nested = [nested, nested]
+    return nested
+
+
+def put(*path):
+    """A change of a checkpoint: the last of the names leads to the value."""
+    *names, value = path
+
+    def change(state):
+        place = state
+        for name in names[:-1]:
+            place = place[name]
+        place[names[-1]] = value
+
+    return change
+
+
+NAN, ONES = float("nan"), torch.ones(2, 3)
+FIRST, GROUP = ("optimizer", "state", 0), ("optimizer", "param_groups", 0)
+ODD = [
+    *(put("epoch", value) for value in (True, -1, 10**12, 201, 3.0, "3", None, laughs())),
+    *(put("partial_losses", value) for value in (None, (0.5,), [True], [NAN], ["a"], [1], laughs(), torch.ones(2))),
+    *(put("epoch_files", value) for value in (
+        None, "ckpt_epoch_1.pth", [1], ["../ckpt_epoch_1.pth"], ["/tmp/ckpt_epoch_1.pth"], ["a/ckpt_epoch_1.pth"],
+        ["ckpt_epoch_1.pth\n"], ["ckpt_epoch_1.pth"] * 2, ["ckpt_epoch_99.pth"], ["last.pth"], [""], laughs(),
+        ["ckpt_epoch_\u0663.pth"])),
+    *(put("random_state", value) for value in (
+        None, [1, 2], torch.zeros(3, dtype=torch.uint8), torch.get_rng_state().float(), torch.get_rng_state()[None])),
+    *(put("num_processes", value) for value in (None, 0, -1, True, 2.0, 10**300, "2")),
+    *(put("data", value) for value in (3, ["a"], laughs())),
+    *(put("valid_data", value) for value in (3, {"a": 1})),
+    put("nenya_version", 3),
+    *(put("opt", "temp", value) for value in (ONES, {"a": ONES}, laughs(), b"0.1")),
+    put("opt", 3, "x"),
+    put("optimizer", None), put("optimizer", {}), put("optimizer", laughs()), put("optimizer", "state", None),
+    put("optimizer", "state", []), put("optimizer", "param_groups", None), put("optimizer", "param_groups", []),
+    put("optimizer", "param_groups", [1]), put("optimizer", "param_groups", laughs()),
+    *(put(*GROUP, "params", value) for value in (None, [], [0], [1, 0], [0, 0], [False, True], [0, 1, 2], laughs())),
+    *(put(*GROUP, "lr", value) for value in (NAN, "fast", ONES, laughs())),
+    put(*GROUP, "momentum", float("inf")),
+    put("optimizer", "state", 7, {"momentum_buffer": ONES}), put("optimizer", "state", -1, {"momentum_buffer": ONES}),
+    put("optimizer", "state", "0", {"momentum_buffer": ONES}), put("optimizer", "state", True, {}),
+    put(*FIRST, ONES), put(*FIRST, []), put(*FIRST, {"exp_avg": ONES}), put(*FIRST, {}),
+    *(put(*FIRST, "momentum_buffer", value) for value in (
+        None, 1, [1.0], ONES.to(torch.int8), ONES.double(), ONES.half(), ONES.to(torch.complex64), ONES * NAN,
+        ONES / 0, torch.empty(0), torch.ones(3, 2), torch.ones(1).expand(2, 3), ONES.to_sparse(), laughs())),
+    *(put("model", "weight", value) for value in (
+        ONES.to(torch.int8), ONES.double(), ONES.half(), ONES.to(torch.complex64), ONES * NAN, ONES / 0,
+        torch.empty(0), torch.ones(3, 2), torch.ones(1).expand(2, 3), ONES.to_sparse(), torch.ones(2, 3, 1))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(ODD)))
+def test_what_no_run_writes_is_refused_soon_by_name_and_changes_nothing(tmp_path, number):
+    """Each of these was taken for a run's own, or ended in a traceback."""
+    model, optimizer = small()
+    write_checkpoint(model, optimizer, options(), 3, tmp_path / "a.pth", epoch_files=["ckpt_epoch_2.pth"])
+    state = torch.load(tmp_path / "a.pth", weights_only=True)
+    ODD[number](state)
+    torch.save(state, tmp_path / "a.pth")
+    other, its_optimizer = small(seed=1)
+    before = copy.deepcopy((other.state_dict(), its_optimizer.state_dict(), torch.get_rng_state()))
+    with pytest.raises(CheckpointError) as refused:
+        restore(other, its_optimizer, read_checkpoint(tmp_path / "a.pth"), tmp_path / "a.pth")
+    assert len(str(refused.value)) < 1000
+    assert equal(other.state_dict(), before[0])
+    momentum = [entry["momentum_buffer"] for entry in its_optimizer.state_dict()["state"].values()]
+    expected = [entry["momentum_buffer"] for entry in before[1]["state"].values()]
+    assert all(map(torch.equal, momentum, expected))
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_what_a_run_writes_is_not_odd(tmp_path):
+    """Without momentum SGD keeps no state; files of earlier versions lack what came later."""
+    model = nn.Linear(3, 2)
+    optimizer = set_optimizer(options(momentum=0.0), model)
+    step(model, optimizer)
+    write_checkpoint(
+        model, optimizer, options(epochs=4), 3, tmp_path / "a.pth", partial_losses=[0.5], data="d", valid_data="none",
+        epoch_files=["ckpt_epoch_1.pth", "ckpt_epoch_3.pth"], num_processes=8,
+    )  # fmt: skip
+    state = read_checkpoint(tmp_path / "a.pth")
+    restore(model, optimizer, copy.deepcopy(state), "a.pth")
+    for later in ("partial_losses", "random_state", "data", "valid_data", "epoch_files", "num_processes",
+                  "nenya_version"):  # fmt: skip
+        del state[later]
+        restore(model, optimizer, copy.deepcopy(state), "a.pth")
+    state["optimizer"]["state"] = {0: {"momentum_buffer": None}, 1: {"momentum_buffer": None}}  # as torch 1 had it
+    restore(model, optimizer, state, "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("weights", "named"),
+    [
+        (lambda w: w.to(torch.complex64), "complex64, expected float32"),
+        (lambda w: (w * 100).to(torch.int8), "int8, expected float32"),
+        (lambda w: w * NAN, "not finite"),
+        (lambda w: torch.ones(1).expand(w.shape), "no ordinary tensor"),
+        (lambda w: torch.ones(10**8, 0), "size mismatch"),
+    ],
+)
+def test_weights_that_are_none_are_refused_where_a_model_is_rebuilt(tmp_path, resnet, weights, named):
+    model, _ = resnet()
+    state = model.state_dict()
+    for name in ("encoder.layer1.0.conv1.weight", "head.2.weight"):
+        torch.save({"model": state | {name: weights(state[name])}, "opt": OLD_OPTIONS}, tmp_path / "a.pth")
+        with pytest.raises(CheckpointError, match=rf"weights are not those of a resnet18: .*{named}"):
+            load_model(tmp_path / "a.pth")
+
+
+def test_weights_of_half_precision_make_a_model(tmp_path, resnet):
+    model, images = resnet()
+    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    torch.save({"model": state, "opt": OLD_OPTIONS}, tmp_path / "a.pth")
+    loaded, _ = load_model(tmp_path / "a.pth")
+    torch.testing.assert_close(loaded(images), model(images), atol=1e-2, rtol=0)
+
+
 # Old ones
 
 
@@ -224,6 +349,35 @@ def test_module_is_taken_out_of_names_wherever_it_stands(tmp_path):
     weights = {name: torch.ones(1) for name in ("module.a.weight", "a.module.b", "module.module.c", "submodule.d")}
     torch.save({"model": weights, "opt": {}}, tmp_path / "a.pth")
     assert list(read_checkpoint(tmp_path / "a.pth")["model"]) == ["a.weight", "a.b", "c", "submodule.d"]
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("part", ["", "encoder."])
+def test_names_of_a_compiled_model_are_read_as_its_own(tmp_path, resnet, wrapper, part):
+    model, images = resnet()
+    optimizer = set_optimizer(options(), model)
+    weights = {name.replace(part, part + wrapper, 1): value for name, value in model.state_dict().items()}
+    assert weights.keys() != model.state_dict().keys()
+    state = {"opt": options(feat_dim=6).dict, "model": weights, "epoch": 1, "optimizer": optimizer.state_dict()}
+    torch.save(state, tmp_path / "a.pth")
+    assert torch.equal(load_model(tmp_path / "a.pth")[0](images), model(images))
+    other, _ = resnet()
+    with torch.no_grad():
+        other.head[0].weight.zero_()
+    restore(other, set_optimizer(options(), other), read_checkpoint(tmp_path / "a.pth"), "a.pth")
+    assert equal(other.state_dict(), model.state_dict())
+
+
+def test_a_compiled_model_is_saved_under_its_plain_names(tmp_path):
+    model, optimizer = small()
+    save_model(torch.compile(model), optimizer, options(), 1, tmp_path / "a.pth")
+    assert equal(torch.load(tmp_path / "a.pth", weights_only=True)["model"], model.state_dict())
+
+
+def test_two_weights_of_one_bare_name_are_refused(tmp_path):
+    torch.save({"model": {"module.a": torch.ones(1), "_orig_mod.a": torch.zeros(1)}, "opt": {}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="two weights of one name"):
+        read_checkpoint(tmp_path / "a.pth")
 
 
 def test_reading_allows_nothing_to_later_loads(tmp_path):

@@ -1,0 +1,166 @@
+"""What a run's checkpoint holds, and what cannot be of one: each part of a foreign or damaged file by name."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nenya.errors import CheckpointError
+from nenya.models.reading import shown
+
+#: Name of a checkpoint that is kept of an epoch.
+EPOCH_FILE = re.compile(r"ckpt_epoch_([0-9]{1,9})\.pth")
+_MOST_OPTION_VALUES = 10_000
+
+
+def require_run(state: Mapping[str, Any], file: str | os.PathLike[str]) -> None:
+    """See that a checkpoint is one to go on from.
+
+    Args:
+        state: From `read_checkpoint`.
+        file: Where it came from, for the message.
+
+    Raises:
+        CheckpointError: It holds weights only, or what no run writes.
+    """
+    if not {"optimizer", "epoch"} <= state.keys():
+        raise CheckpointError(
+            f"{file} holds weights, but no optimizer state and epoch to go on from. Start again without --resume."
+        )
+    odd = odd_part(state)
+    if odd:
+        raise CheckpointError(f"{file} holds {odd}: no run of Nenya wrote it. Start again without --resume.")
+
+
+def odd_part(state: Mapping[str, Any]) -> str:
+    """A part of a checkpoint that is not what a run puts there, in words; empty if there is none.
+
+    What earlier versions did not write may be missing.
+
+    Args:
+        state: With "opt", "epoch" and "optimizer".
+    """
+    epoch, losses = state["epoch"], state.get("partial_losses", [])
+    epochs = state["opt"].get("epochs")
+    most = epochs if _is_whole(epochs) else 10**9
+    fits = {
+        "epoch": _is_whole(epoch) and epoch <= most,
+        "opt": all(isinstance(name, str) for name in state["opt"]) and _is_plain(list(state["opt"].values())),
+        "partial_losses": isinstance(losses, list) and all(_is_number(loss, float) for loss in losses),
+        "random_state": "random_state" not in state or _is_random_state(state["random_state"]),
+        "data": isinstance(state.get("data"), str | None),
+        "valid_data": isinstance(state.get("valid_data"), str | None),
+        "num_processes": _is_whole(state.get("num_processes", 1)) and 0 < state.get("num_processes", 1) < 10**6,
+        "nenya_version": isinstance(state.get("nenya_version", ""), str),
+    }
+    odd = next((f"{name!r} = {shown(state[name])}" for name, fitting in fits.items() if not fitting), "")
+    if odd:
+        return odd
+    if losses and epoch >= most:
+        return f"losses of epoch {epoch + 1}, where the run has {most}"
+    if not _are_epoch_files(state.get("epoch_files", []), epoch):
+        return f"'epoch_files' = {shown(state['epoch_files'])}"
+    return _odd_optimizer(state["optimizer"])
+
+
+def odd_position(state: Mapping[str, Any], num_batches: int | None) -> str:
+    """What in a checkpoint that has no odd part can still not be that of a run under way; empty if nothing.
+
+    Args:
+        state: A checkpoint without an odd part.
+        num_batches: Batches of an epoch, if they are those of the run that wrote it.
+    """
+    losses = state.get("partial_losses", [])
+    if num_batches is not None and len(losses) >= num_batches:
+        return f"{len(losses)} losses of an epoch under way, which has {num_batches} batches"
+    optimizer = state["optimizer"]
+    with_momentum = any(group["momentum"] for group in groups_of(state))
+    if (state["epoch"] or losses) and with_momentum and not momentum_buffers(optimizer):
+        return f"no momentum, although {state['epoch']} epochs and {len(losses)} batches are done"
+    return ""
+
+
+def _is_whole(value: object) -> bool:
+    """Whether it is a number of things; True and False are none."""
+    return type(value) is int and value >= 0
+
+
+def _is_number(value: object, *types: type) -> bool:
+    return type(value) in (types or (int, float)) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _is_plain(values: list[Any]) -> bool:
+    """Whether they are what JSON can hold, and not more of it than any options are."""
+    for _ in range(_MOST_OPTION_VALUES):
+        if not values:
+            return True
+        value = values.pop()
+        if isinstance(value, list | tuple):
+            values += value
+        elif isinstance(value, dict):
+            values += [*value, *value.values()]
+        elif not isinstance(value, bool | int | float | str | None):
+            return False
+        if len(values) > _MOST_OPTION_VALUES:
+            return False
+    return False
+
+
+def _is_random_state(value: object) -> bool:
+    now = torch.get_rng_state()
+    return isinstance(value, Tensor) and value.dtype == now.dtype and value.shape == now.shape
+
+
+def _are_epoch_files(names: object, epoch: int) -> bool:
+    """Whether they are names, and nothing but names, of checkpoints of the epochs so far, each once."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return False
+    matches = [EPOCH_FILE.fullmatch(name) for name in names]
+    return len(set(names)) == len(names) and all(match and int(match[1]) <= epoch for match in matches)
+
+
+def _odd_optimizer(optimizer: object) -> str:
+    """What of an optimizer's state is not that of SGD; empty if nothing is."""
+    if not isinstance(optimizer, dict):
+        return f"'optimizer' = {shown(optimizer)}"
+    groups, entries = optimizer.get("param_groups"), optimizer.get("state")
+    if not isinstance(groups, list) or not groups or not all(isinstance(group, dict) for group in groups):
+        return f"an optimizer with 'param_groups' = {shown(groups)}"
+    numbers: list[object] = []
+    for group in groups:
+        params = group.get("params")
+        numbers += params if isinstance(params, list) else [params]
+        for name, value in group.items():
+            if name != "params" and value is not None and not _is_number(value, bool, int, float):
+                return f"an optimizer with {shown(name)} = {shown(value)}"
+        if not {"lr", "momentum"} <= group.keys():
+            return "an optimizer without learning rate and momentum"
+    if not all(_is_whole(number) for number in numbers) or numbers != list(range(len(numbers))):
+        return f"an optimizer of parameters {shown(numbers)}"
+    if not isinstance(entries, dict):
+        return f"an optimizer with 'state' = {shown(entries)}"
+    for number, entry in entries.items():
+        buffer = entry.get("momentum_buffer") if isinstance(entry, dict) else entry
+        if not _is_whole(number) or not isinstance(entry, dict) or not entry.keys() <= {"momentum_buffer"}:
+            return f"an optimizer with {shown(entry)} for parameter {shown(number)}"
+        if not isinstance(buffer, Tensor | None):
+            return f"an optimizer with momentum {shown(buffer)} for parameter {number}"
+    return ""
+
+
+def groups_of(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The optimizer's groups of parameters, with their settings."""
+    groups: list[dict[str, Any]] = state["optimizer"]["param_groups"]
+    return groups
+
+
+def momentum_buffers(optimizer: Mapping[str, Any]) -> dict[int, Tensor]:
+    """Momentum by the parameter's number; SGD without momentum has none."""
+    buffers = {number: entry.get("momentum_buffer") for number, entry in optimizer["state"].items()}
+    return {number: buffer for number, buffer in buffers.items() if buffer is not None}
