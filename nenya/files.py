@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +31,7 @@ try:
 except ImportError:  # Windows has no flock: there the folder is not guarded
     fcntl = None
 
+_ASIDE = "earlier_run_"  # and a number: a folder of files that were set aside
 _UNFINISHED = "-unfinished-"  # in the names of temporary files, so that they can be told from the user's
 _TEMPORARY = re.compile(rf"\..+{_UNFINISHED}[a-z0-9_]{{8}}\.(pth|h5|json|png)")  # such a name in full
 
@@ -185,7 +188,8 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
     path = Path(folder) / ".lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # never through a link, which may lead to any file of the user's
+        if _is_there(path) and not stat.S_ISREG(path.lstat().st_mode):  # a link may lead to any file of the user's
+            raise _foreign(path)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         handle = os.fdopen(os.open(path, flags, 0o666), "a+b", buffering=0)
     except OSError as error:
@@ -204,13 +208,17 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
                 pass
         handle.seek(0)
         if not re.fullmatch(rb"\d*\s*", handle.read(100)):
-            raise NenyaError(f"{path.absolute()} was not written by Nenya: remove it, or choose another model_root.")
+            raise _foreign(path)
         try:
             handle.truncate(0)
             handle.write(f"{os.getpid()}\n".encode())
         except OSError as error:
             raise _unwritable(path.parent, error) from error
         yield
+
+
+def _foreign(path: Path) -> NenyaError:
+    return NenyaError(f"{path.absolute()} was not written by Nenya: remove it, or choose another model_root.")
 
 
 def _unwritable(folder: Path, error: OSError) -> NenyaError:
@@ -228,7 +236,9 @@ def _holder(path: Path) -> str:
 
 
 def set_aside(folder: str | os.PathLike[str], files: Iterable[Path]) -> Path:
-    """Move files, those that exist, to a new folder ``earlier_run_<n>`` beside them.
+    """Move files, those that exist, to a new folder ``earlier_run_<n>`` beside them: all of them, or none.
+
+    Where the process is killed on the way, `finish_setting_aside` moves the rest.
 
     Args:
         folder: Where they are.
@@ -241,15 +251,65 @@ def set_aside(folder: str | os.PathLike[str], files: Iterable[Path]) -> Path:
         NenyaError: They cannot be moved.
     """
     number = 1
-    while (target := Path(folder) / f"earlier_run_{number}").exists():
+    while (target := Path(folder) / f"{_ASIDE}{number}").exists():
         number += 1
+    names = [file.name for file in files if _is_there(file)]
+    with atomic_write(_note_of(target)) as temporary:
+        temporary.write_text(json.dumps(names), encoding="utf-8")
+    _move(names, target)
+    return target
+
+
+def finish_setting_aside(folder: str | os.PathLike[str]) -> list[Path]:
+    """Move the files that a process meant to set aside when it was killed.
+
+    Args:
+        folder: Held by this process (`sole_writer`).
+
+    Returns:
+        The folders that are complete now; most often none.
+
+    Raises:
+        NenyaError: They cannot be moved, or the note of what to move is not one that `set_aside` has written.
+    """
+    targets = []
+    for note in sorted(Path(folder).glob(f".{_ASIDE}*.json")):
+        target = note.with_name(note.stem[1:])
+        try:
+            names = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+        except (OSError, ValueError, RecursionError):
+            names = None
+        if not isinstance(names, list) or not all(isinstance(name, str) and _is_plain(name) for name in names):
+            raise _foreign(note)
+        _move(names, target)
+        targets.append(target)
+    return targets
+
+
+def _note_of(target: Path) -> Path:
+    """Where it is written down, while files are being moved to a folder, which ones they are."""
+    return target.with_name(f".{target.name}.json")
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name leads to nothing but a file or folder of this name."""
+    return Path(name).name == name and name not in ("", ".", "..")
+
+
+def _is_there(file: Path) -> bool:
+    return file.exists() or file.is_symlink()
+
+
+def _move(names: Iterable[str], target: Path) -> None:
+    """Move what is still there of some names beside a folder into it, and then remove the note of them."""
     try:
-        target.mkdir()
-        for file in files:
-            if file.exists():
-                file.rename(target / file.name)
+        target.mkdir(exist_ok=True)
+        for name in names:
+            if _is_there(target.with_name(name)) and not _is_there(target / name):
+                target.with_name(name).rename(target / name)
+        _flush_to_disk(target)
+        _note_of(target).unlink(missing_ok=True)
     except OSError as error:
         raise NenyaError(
             f"cannot move the earlier run's files to {target}: {error.strerror}. Choose another trial or model_root."
         ) from error
-    return target

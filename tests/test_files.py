@@ -1,7 +1,9 @@
 """Files that are whole or absent, whatever kills their writer, and folders that one run at a time writes to."""
 
+import contextlib
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 from nenya import files
 from nenya.errors import NenyaError
-from nenya.files import atomic_write, set_aside, sole_writer
+from nenya.files import atomic_write, finish_setting_aside, set_aside, sole_writer, sweep
 
 ROOT = Path(files.__file__).parents[1]
 
@@ -270,5 +272,95 @@ def test_earlier_runs_are_set_aside_under_rising_numbers_and_none_is_overwritten
 
 
 def test_files_that_cannot_be_set_aside_are_an_error(tmp_path):
-    with pytest.raises(NenyaError, match=r"cannot move the earlier run's files to .*earlier_run_1"):
-        set_aside(tmp_path / "not there", [])
+    (tmp_path / "a").touch()
+    with pytest.raises(NenyaError, match=r"earlier_run_1"):
+        set_aside(tmp_path / "a", [])
+
+
+class Killed(BaseException):
+    """In place of a signal."""
+
+
+@pytest.mark.parametrize("moved", range(6))
+def test_what_a_killed_process_left_where_it_was_is_moved_at_the_next_start(tmp_path, monkeypatch, moved):
+    wanted = {f"file {number}": f"contents {number}" for number in range(5)}
+    for name, text in wanted.items():
+        (tmp_path / name).write_text(text)
+    original, calls = Path.rename, iter(range(100))
+
+    def rename(self, target):
+        if next(calls) == moved:
+            raise Killed
+        return original(self, target)
+
+    with monkeypatch.context() as patched, contextlib.suppress(Killed):
+        patched.setattr(Path, "rename", rename)
+        set_aside(tmp_path, [tmp_path / name for name in wanted])
+    assert len(list(tmp_path.glob("file *"))) == 5 - moved
+    aside = finish_setting_aside(tmp_path)
+    assert aside == ([tmp_path / "earlier_run_1"] if moved < 5 else [])
+    assert names(tmp_path) == ["earlier_run_1"]
+    assert {path.name: path.read_text() for path in (tmp_path / "earlier_run_1").iterdir()} == wanted
+    assert finish_setting_aside(tmp_path) == []
+
+
+@pytest.mark.parametrize("note", ["{", "3", "[3]", '["../precious"]', '["/etc/x"]', '[""]', '[".."]', "[" * 100_000])
+def test_a_note_of_another_program_moves_nothing(tmp_path, note):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (tmp_path / "precious").write_text("mine")
+    (folder / ".earlier_run_1.json").write_text(note)
+    with pytest.raises(NenyaError, match=r"earlier_run_1\.json was not written by Nenya"):
+        finish_setting_aside(folder)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_what_was_written_since_is_not_overwritten_by_what_is_set_aside(tmp_path):
+    (tmp_path / ".earlier_run_1.json").write_text('["last.pth"]')
+    (tmp_path / "earlier_run_1").mkdir()
+    (tmp_path / "earlier_run_1" / "last.pth").write_text("older")
+    (tmp_path / "last.pth").write_text("newer")
+    finish_setting_aside(tmp_path)
+    assert (tmp_path / "earlier_run_1" / "last.pth").read_text() == "older"
+    assert (tmp_path / "last.pth").read_text() == "newer"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "dangling link", "socket"])
+def test_a_lock_that_is_no_file_is_refused_and_left_as_it_is(tmp_path, monkeypatch, kind):
+    lock = tmp_path / ".lock"
+    (tmp_path / "other").write_text("of the user")
+    if kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "folder":
+        lock.mkdir()
+    elif kind == "socket":
+        listener = socket.socket(socket.AF_UNIX)
+        monkeypatch.chdir(tmp_path)  # its path may be too long for a socket
+        listener.bind(".lock")
+        listener.close()
+    else:
+        lock.symlink_to(tmp_path / ("other" if kind == "link" else "nowhere"))
+    before = lock.lstat().st_mode
+    with pytest.raises(NenyaError, match=r"\.lock was not written by Nenya: remove it"):
+        sole_writer(tmp_path).__enter__()
+    assert lock.lstat().st_mode == before
+    assert (tmp_path / "other").read_text() == "of the user"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_only_what_killed_writers_have_left_is_swept(tmp_path):
+    left = tmp_path / ".last-unfinished-ab12_xyz.pth"
+    kept = [
+        ".last-unfinished-ab12_xyz.txt",
+        "last-unfinished-ab12_xyz.pth",
+        ".last-unfinished-AB12_xyz.pth",
+        "last.pth",
+    ]
+    for name in (left.name, *kept):
+        (tmp_path / name).touch()
+    (tmp_path / ".a-unfinished-abcdefgh.pth").mkdir()
+    (tmp_path / "other run").mkdir()
+    (tmp_path / "other run" / left.name).touch()
+    sweep(tmp_path)
+    assert names(tmp_path) == sorted([".a-unfinished-abcdefgh.pth", *kept, "other run"])
+    assert names(tmp_path / "other run") == [left.name]

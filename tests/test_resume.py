@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -303,3 +304,27 @@ def test_a_save_after_a_kill_between_two_files_leaves_no_leftover(tiny):
 def test_what_nothing_reads_may_change(tiny):
     run(tiny(epochs=1, cosine=False, tbl_file="s3://a", remark="first"))
     assert run(tiny(epochs=2, cosine=False, tbl_file="s3://b", remark="second"), resume=True).epoch == 2
+
+
+@pytest.mark.parametrize("moved", [1, 2, 3, 4])
+def test_a_start_that_was_killed_while_it_cleared_the_folder_is_never_resumed_from(tiny, monkeypatch, caplog, moved):
+    """Else the run goes on from the older one's checkpoint, without the curves that belong to it."""
+    first = run(tiny(epochs=2, save_freq=1))
+    before = {path.name for path in first.folder.iterdir()} - {".lock"}
+    original, calls = Path.rename, iter(range(100))
+
+    def rename(self, target):
+        if next(calls) == moved:
+            raise SystemExit("killed")
+        return original(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        with pytest.raises(SystemExit, match="killed"):
+            run(tiny(epochs=2, save_freq=1, seed=5))
+    again = run(tiny(epochs=2, save_freq=1, seed=5), resume=True)
+    assert "the rest is in" in caplog.text
+    assert "nothing to resume" in caplog.text
+    assert {path.name for path in (first.folder / "earlier_run_1").iterdir()} == before
+    assert again.epoch == 2
+    assert again.curves.train.epochs == [1, 2]

@@ -160,6 +160,20 @@ def test_debug_is_two_short_epochs_in_a_folder_of_their_own(tiny, tiny_file):
     assert len(curves.train.loss_step) == 2 * 4
 
 
+def test_a_debug_run_writes_over_a_debug_run_and_over_nothing_else(tiny, tiny_file):
+    folder = Path(f"{run(tiny(epochs=1)).folder}_debug")
+    folder.mkdir()
+    foreign = ["last.pth", "options.json", "ckpt_epoch_1.pth"]
+    for name in foreign:
+        (folder / name).write_text(f"the user's {name}")
+    for _ in range(2):
+        main(tiny_file(save_freq=1), debug=True)
+    assert read_checkpoint(folder / "last.pth")["epoch"] == 2
+    aside = folder / "earlier_run_1"
+    assert {path.name: path.read_text() for path in aside.iterdir()} == {name: f"the user's {name}" for name in foreign}
+    assert not (folder / "earlier_run_2").exists()
+
+
 def test_training_without_validation_says_so(tiny, caplog):
     for valid_key in (None, "vaild"):
         done = run(tiny(epochs=1, valid_key=valid_key, trial=str(valid_key)))

@@ -80,11 +80,13 @@ class Weighing:
             file: Open at its beginning.
 
         Raises:
-            UnpicklingError: It names what is not allowed, or would take too much.
+            UnpicklingError: It names what is not allowed, would take too much, or is no pickle.
             EOFError: It has no end.
-            IndexError: It takes what is not there; so may other errors say that it is damaged.
         """
-        _Walk(self, file).to_the_end()
+        try:
+            _Walk(self, file).to_the_end()
+        except (IndexError, KeyError, UnicodeDecodeError) as error:  # something is taken that was never put there
+            raise UnpicklingError("its list of objects is none") from error
 
     def take(self, num_bytes: int) -> None:
         """Add what an object takes."""

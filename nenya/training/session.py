@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from nenya import parallel
 from nenya.data.loaders import ViewLoader
 from nenya.errors import CheckpointError, DataError, NonFiniteLossError, OptionError
-from nenya.files import set_aside, sole_writer, sweep
+from nenya.files import finish_setting_aside, set_aside, sole_writer, sweep
 from nenya.models.reading import shown
 from nenya.models.resnet_big import SupConResNet
 from nenya.options import DERIVED, HARMLESS, Options, Outputs
@@ -42,6 +42,7 @@ from nenya.training.step import Step
 logger = logging.getLogger(__name__)
 
 OPTIONS_FILE = "options.json"
+DEBUG_MARK = ".debug_run"  # in a folder of which all outputs are a debug run's
 
 #: Where a checkpoint tells what its data sets were.
 DATA_FIELDS = {"training": "data", "validation": "valid_data"}
@@ -105,6 +106,8 @@ def claim_folder(opt: Params, stack: contextlib.ExitStack) -> None:
         events.require_tensorboard()
     folder = Outputs.from_options(opt).folder
     stack.enter_context(sole_writer(folder))
+    for target in finish_setting_aside(folder):
+        logger.warning("a run was killed while it set aside what the folder held: the rest is in %s now, too", target)
     for place in (folder, folder / curve_files.FOLDER):
         sweep(place)
 
@@ -130,7 +133,7 @@ def begin(state: Run, *, debug: bool, resume: bool, force: bool) -> None:
 
     Args:
         state: The run, as its options make it; moved to its position, the same in all processes.
-        debug: Whether for a debug run, which writes over the one before.
+        debug: Whether for a debug run, which writes over the debug run before, and over nothing else.
         resume: Whether to go on with what is in the folder.
         force: Resume although options that matter, or the data, have changed.
 
@@ -144,8 +147,11 @@ def begin(state: Run, *, debug: bool, resume: bool, force: bool) -> None:
 
 @parallel.rank_zero
 def _find_position(state: Run, debug: bool, resume: bool, force: bool) -> None:
-    if not (resume and go_on(state, force=force)) and not debug:
+    mark = state.folder / DEBUG_MARK
+    if not (resume and go_on(state, force=force)) and not (debug and mark.is_file()):
         start_over(state)
+    if debug:
+        mark.touch()
     state.opt.save(state.folder / OPTIONS_FILE)
 
 
