@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench check format docs figures options-page wheel-test lowest clean
+.PHONY: help demo test kernels mutants soak bench check format docs figures options-page wheel-test lowest clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,13 @@ demo: $(VENV)/.runtime  ## train on a synthetic ocean in about 3 minutes; result
 
 test: $(VENV)/.dev  ## the test-suite (about 4 minutes on 2 cores)
 	$(BIN)/pytest --numprocesses 3 --dist worksteal
+
+kernels: $(VENV)/.dev  ## the test-suite under five choices of kernels and threads; docs/reliability.md (about 15 minutes)
+	$(BIN)/python -m tests.kernels.settings
+
+mutants: $(VENV)/.dev  ## change the code in small ways, see that the tests notice; docs/reliability.md (about 40 minutes)
+	@$(PIP) --editable '.[mutants]'
+	$(BIN)/python -m tests.mutation
 
 soak: $(VENV)/.dev  ## kill, fill, damage and fuzz by the hundred; docs/reliability.md (about 15 minutes on 2 quiet cores)
 	$(BIN)/python -m tests.faults.soak

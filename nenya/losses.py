@@ -36,9 +36,7 @@ TILE_LOGITS = 2**20
 MIN_TILE_ROWS = 64
 
 
-def anchor_losses(
-    anchors: Tensor, contrasts: Tensor, own: Tensor, positives: Positives, temperature: float = 0.07
-) -> Tensor:
+def anchor_losses(anchors: Tensor, contrasts: Tensor, own: Tensor, positives: Positives, temperature: float) -> Tensor:
     """Return l_i of each anchor: the log partition over all others minus the mean logit of its positives.
 
     Anchors and contrasts are apart so that anchors can be a part of them: one view, or one process's share of a batch.

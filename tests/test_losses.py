@@ -238,6 +238,14 @@ def test_gradients_of_anchors_and_contrasts_are_apart(form):
     assert torch.autograd.gradcheck(weighted, (anchors, contrasts))
 
 
+def test_a_second_derivative_of_the_tiled_form_is_refused_and_not_wrong(monkeypatch):
+    use_form(monkeypatch, "tiled", 3)
+    features = unit_features(4, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(SupConLoss()(features), features, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"does not require grad|once_differentiable"):
+        gradient.sum().backward()
+
+
 @settings(max_examples=60)
 @given(
     num_samples=st.integers(4, 19),

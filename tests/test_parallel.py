@@ -111,6 +111,7 @@ def compute(rank, folder, images_file):
         results = {str(case): train_some(images_file, *case) for case in CASES}
         results["errors"] = errors_of(rank)
         results["buffers"] = buffers_of(rank)
+        results["one"] = loss_of_first_views(rank, ranks.size)
         results["any"] = parallel.all_reduce_any(rank == 1, False)
         results["objects"] = parallel.all_gather_objects({"rank": rank})
         results["first"] = parallel.broadcast_object(f"from {rank}")
@@ -131,6 +132,18 @@ def errors_of(rank):
     except NenyaError as error:
         return type(error).__name__, str(error)
     return None
+
+
+def six_samples():
+    generator = torch.Generator().manual_seed(3)
+    return nn.functional.normalize(torch.randn(6, 2, 4, generator=generator), dim=2)
+
+
+def loss_of_first_views(rank, size):
+    """The whole loss where only first views are anchors, from the shares of all."""
+    share = slice(rank * 6 // size, (rank + 1) * 6 // size)
+    part = SupConLoss(0.3, contrast_mode="one").share(six_samples()[share])
+    return parallel.all_reduce_sum(part[None])[0]
 
 
 def rank_zero_of(rank):
@@ -196,6 +209,11 @@ def test_loss_gradient_and_weights_are_those_of_one_process(alone, many, case):
             torch.testing.assert_close(found_gradient[name], expected, rtol=tolerance, atol=tolerance, msg=name)
         for name, expected in weights.items():
             torch.testing.assert_close(found_weights[name], expected, rtol=tolerance, atol=tolerance, msg=name)
+
+
+def test_only_first_views_may_be_anchors_in_several_processes_too(many):
+    for found in many:
+        torch.testing.assert_close(found["one"], SupConLoss(0.3, contrast_mode="one")(six_samples()))
 
 
 def test_samples_and_views_are_those_of_one_process(alone, many):

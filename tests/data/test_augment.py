@@ -245,6 +245,12 @@ def test_noise_has_the_standard_deviation_asked_for_and_is_white():
         assert abs((first * second).mean()) < 4 / math.sqrt(first.size)
 
 
+def test_noise_fills_views_that_are_not_square():
+    views = views_of(noise=1.0, size=(8, 12), height=16, width=24).make(torch.zeros(2, 2, 16, 24), torch.arange(2), 1)
+    assert views.shape == (2, 2, 2, 8, 12)
+    assert len(views.unique()) > 0.99 * views.numel()
+
+
 def test_every_channel_has_noise_of_its_own():
     noise = views_of(noise=1.0).make(torch.zeros(4, 3, 16, 16), torch.arange(4), 1).numpy()
     correlations = np.corrcoef(noise.transpose(2, 0, 1, 3, 4).reshape(3, -1))

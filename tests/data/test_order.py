@@ -96,6 +96,11 @@ def test_validation_batches_hold_every_row_and_are_as_even_as_can_be(rows, size)
     np.testing.assert_array_equal(np.concatenate(batches), rows)
 
 
+def test_a_single_row_is_a_batch():
+    assert num_even_batches(1, 4) == 1
+    assert [batch.tolist() for batch in even_batches(np.array([7]), 4)] == [[7]]
+
+
 # ---------------------------------------------------------------- windows of chunks
 
 CHUNKED = st.tuples(ROWS.map(np.sort), st.integers(1, 9), st.integers(1, 6))
@@ -123,8 +128,10 @@ def test_windows_in_order_are_the_rows_as_they_are_and_part_no_chunk(chunked):
     np.testing.assert_array_equal(np.concatenate(windows), rows)
     chunks = [set(window // length) for window in windows]
     assert sum(map(len, chunks)) == len(set(rows // length))
-    assert min(map(len, chunks)) >= 1
-    assert max(map(len, chunks)) <= most
+    assert len(windows) == -(-len(set(rows // length)) // most)
+    counts = [len(each) for each in chunks]
+    assert max(counts) - min(counts) <= 1
+    assert max(counts) <= most
 
 
 @given(ROWS.map(np.sort), st.integers(1, 9), SEEDS)

@@ -114,16 +114,16 @@ def _row(record: Record) -> str:
     return f"| {record.fault} | {record.tried} | {seen}{verdict} | {record.seconds:.0f} |"
 
 
-def write(page: Path, text: str) -> None:
+def write(page: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Put a text between the markers of a page.
 
     Raises:
         NenyaError: The page has no markers.
     """
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.read_text().partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise NenyaError(f"{page} has no markers {BEGIN} and {END}: put them where the table is to stand.")
+        raise NenyaError(f"{page} has no markers {' and '.join(marks)}: put them where the table is to stand.")
     with atomic_write(page) as temporary:
         temporary.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 

@@ -1,0 +1,1 @@
+"""Script of `make mutants`: whether the tests notice wrong code."""
