@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: What follows ``nenya``; None takes it from the shell.
 
     Raises:
-        SystemExit: Always. 0: done; 2: a mistake of the user's, said in one message; 130: stopped by Ctrl-C; 75:
+        SystemExit: Always. 0: done; 2: a mistake of the user's, one message tells it; 130: stopped by Ctrl-C; 75:
             stopped by SIGTERM, SIGUSR1 or SIGHUP, to be continued; 141: nobody reads the output any more; 1: a fault of
             the program, or another process was lost.
     """
@@ -207,7 +207,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _finished(arguments: list[str]) -> int:
-    """Run a command; a mistake in the arguments is said as any other is.
+    """Run a command; a mistake in the arguments gets a message like any other.
 
     Raises:
         OptionError: There is one.

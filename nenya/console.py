@@ -11,7 +11,7 @@ from rich.logging import RichHandler
 
 from nenya.errors import printable
 
-#: Everything that is said while working goes to standard error; standard output is kept for results.
+#: What is reported while working goes to standard error; standard output is kept for results.
 console = Console(stderr=True, highlight=False)
 
 

@@ -63,7 +63,7 @@ class OtherProcessError(NenyaError):
 
     Attributes:
         speaks: Whether this process is the one to say so.
-        lost: Whether the other is gone, instead of having said what is wrong with the input.
+        lost: Whether the other is gone, instead of having told what is wrong with the input.
     """
 
     def __init__(self, message: str, *details: str, speaks: bool = False, lost: bool = False) -> None:

@@ -52,8 +52,8 @@ class Params(_Typed):
     def _adopt(self, options: Options) -> None:
         before = self.__dict__.get("_options")
         object.__setattr__(self, "_options", options)
-        said = before.without_effect() if before is not None else []
-        idle = [name for name in options.without_effect() if name not in said]
+        known = before.without_effect() if before is not None else []
+        idle = [name for name in options.without_effect() if name not in known]
         if idle:
             logger.warning("options without effect, kept as they are: %s", ", ".join(idle))
 

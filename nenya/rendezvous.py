@@ -34,7 +34,7 @@ _PATIENCE_WITH_OWN_NAME = timedelta(minutes=1)
 # What listens at the port and has not answered by then is no store.
 _PATIENCE_WITH_ANSWER = timedelta(minutes=1)
 
-_FIRST_NEWS, _NEWS = 10.0, 30.0  # seconds until it is first said who is missing, and from then on
+_FIRST_NEWS, _NEWS = 10.0, 30.0  # seconds until the missing are first named, and from then on
 _POLL = 0.05  # seconds
 
 _EVERYONE = "nenya/everyone"

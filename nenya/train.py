@@ -149,7 +149,7 @@ def prepare(opt: Params, max_batches: int | None = None) -> Run:
         The run, before its first epoch.
 
     Raises:
-        NenyaError: The options or the data do not serve.
+        NenyaError: The options or the data cannot be used.
     """
     train, valid = open_loaders(opt)
     for loader in (train, valid):

@@ -166,7 +166,7 @@ def require_written(unwritten: npt.NDArray[np.bool_] | None, found: str) -> None
 def written_only(
     rows: npt.NDArray[np.int64], unwritten: npt.NDArray[np.bool_] | None, key: str
 ) -> npt.NDArray[np.int64]:
-    """Leave out the cutouts that were never written, aloud.
+    """Leave out the cutouts that were never written, with a warning.
 
     Args:
         rows: Row numbers, rising.

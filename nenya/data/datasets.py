@@ -21,7 +21,7 @@ def open_loaders(opt: Params) -> tuple[ViewLoader, ViewLoader | None]:
     """The training loader and, where there is a validation set, its loader.
 
     Raises:
-        NenyaError: The data do not serve, or the two sets have different channels.
+        NenyaError: The data cannot be used, or the two sets have different channels.
     """
     train = nenya_loader(opt)
     if not has_validation(opt):
@@ -40,7 +40,7 @@ def open_loaders(opt: Params) -> tuple[ViewLoader, ViewLoader | None]:
 
 
 def has_validation(opt: Params) -> bool:
-    """Whether there is a validation set; a key that the file lacks is said aloud."""
+    """Whether there is a validation set; a key that the file lacks is a warning."""
     if opt.valid_key is None:
         logger.warning("valid_key is null: training without validation, so without health figures.")
         return False

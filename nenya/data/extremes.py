@@ -20,7 +20,7 @@ REPEATED = 5
 GAP_OF_FREQUENT = 1.0
 #: a rare one where it is larger than this: no measurement of the ocean has such an outlier.
 GAP_OF_RARE = 10.0
-#: Among fewer other values (masks, classes, binary images) nothing is said to stand apart.
+#: Among fewer other values (masks, classes, binary images) nothing counts as standing apart.
 LEAST_OTHERS = 8
 #: Numbers are absurd that are so many times farther from the median than others that differ from it.
 ABSURD = 1e6

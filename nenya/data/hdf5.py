@@ -112,7 +112,7 @@ def find_dataset(file: h5py.File, key: str, path: Path, wanted: str = "cutouts")
         return item
     found = contents(file)
     what = "is a group, not a dataset" if isinstance(item, h5py.Group) else "is not there"
-    option = "train_key or valid_key" if wanted == "cutouts" else "label_key (a name with {key} in it serves both sets)"
+    option = "train_key or valid_key" if wanted == "cutouts" else "label_key (a name with {key} in it is for both sets)"
     grid = describe_grid(found.datasets) if wanted == "cutouts" else None
     advice = grid or f"Set {option}."
     raise DataError(f"{path}: dataset {key!r} for the {wanted} {what}. The file holds: {found}. {advice}")
@@ -184,7 +184,7 @@ def _shown(name: str, most: int = 200) -> str:
 def _resolve(
     file: h5py.File, key: str, path: Path, *, start: h5py.Group | None = None, strict: bool = True, followed: int = 0
 ) -> h5py.Dataset | h5py.Group | h5py.Datatype | None:
-    """What a name leads to, link by link, so that it can be said which of them leads nowhere.
+    """What a name leads to, link by link, so that a message can tell which of them leads nowhere.
 
     Args:
         file: The open file.

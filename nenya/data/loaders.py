@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 #: A window holds at least so many batches, whatever its size in MB, ...
 MIN_WINDOW_BATCHES = 4
-#: ... and one of fewer chunks than this is said to mix badly.
+#: ... and one of fewer chunks than this gets a warning that it mixes badly.
 MIN_WINDOW_CHUNKS = 8
 
 _MB = 2**20
@@ -64,7 +64,7 @@ class ViewLoader:
     Args:
         images: The cutouts.
         views: How to make views of them.
-        batch_size: B, of all processes together; reduced, aloud, where there are fewer cutouts.
+        batch_size: B, of all processes together; reduced, with a warning, where there are fewer cutouts.
         train: Whether for training.
         labels: Label of every cutout of the file [N], or None.
         device: Where the views are made.
@@ -323,7 +323,7 @@ def open_images(opt: Params, *, valid: bool = False) -> ImageFile:
 
     Raises:
         OptionError: The options name no file.
-        DataError: The options name no validation set; the file or the dataset does not serve, or has not the channels
+        DataError: The options name no validation set; the file or the dataset cannot be used, or has not the channels
             that `nchannels` says.
     """
     key = opt.valid_key if valid else opt.train_key
@@ -360,7 +360,7 @@ def nenya_loader(opt: Params, valid: bool = False) -> ViewLoader:
 
     Raises:
         OptionError: The options name no file, or the processes cannot share a training batch evenly.
-        DataError: The imagery or the labels do not serve.
+        DataError: The imagery or the labels cannot be used.
     """
     images = open_images(opt, valid=valid)
     ranks = parallel.current()

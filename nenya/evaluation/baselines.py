@@ -23,7 +23,7 @@ def pixel_accuracy(
     valid_labels: npt.NDArray[np.int64],
     neighbours: int = 5,
 ) -> float:
-    """`knn_accuracy` of the raw pixels, by the metric that serves them better; arguments and result as there."""
+    """`knn_accuracy` of the raw pixels, by the metric that suits them better; arguments and result as there."""
     features = pixel_features(train), pixel_features(valid)
     metrics: tuple[Metric, ...] = ("cosine", "euclidean")
     return max(

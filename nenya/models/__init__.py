@@ -27,7 +27,7 @@ def assemble_model(name: str, head: str, feat_dim: int, num_channels: int) -> Su
     """Build encoder and projection head.
 
     One and three channels use the default stem, of weights [64, 3, 3, 3]: a single channel stands for three equal ones,
-    so weights trained on either serve both. Other counts get a stem of their own under the same parameter name.
+    so weights trained on either fit both. Other counts get a stem of their own under the same parameter name.
 
     Args:
         name: Backbone, one of `nenya.models.resnet_big.BACKBONES`.

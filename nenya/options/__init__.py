@@ -1,4 +1,4 @@
-"""The options: the table, old names, what a file of them may look like, and what is said of mistakes in it.
+"""The options: the table, old names, what a file of them may look like, and the messages about mistakes in it.
 
 Data flow: `reading` makes names and values of a file, `old_names` gives them their present names, `run_options` checks
 them against the table in `fields`; `messages` says what is wrong, `reference` explains the table.

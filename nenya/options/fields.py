@@ -60,7 +60,7 @@ class Fields(BaseModel):
     label_key: str | None = option(
         None,
         "Dataset of integer labels, for SupCon; null: `<train_key>_labels` and `<valid_key>_labels`. A name with {key} "
-        "in it serves both sets; any other is the training's.",
+        "in it is for both sets; any other is the training's.",
         group="Data",
     )
     nchannels: Annotated[int, Ge(1)] | None = option(

@@ -1,4 +1,4 @@
-"""The table in words, and what is said of a mistake in the options."""
+"""The table in words, and the messages about mistakes in the options."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ def changed_data(checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> list[
 
 
 def earlier_curves(state: Run) -> Curves:
-    """The curves of the epochs done; damaged or missing ones are said aloud, for a checkpoint is worth more."""
+    """The curves of the epochs done; damaged or missing ones are a warning only, for a checkpoint is worth more."""
     try:
         curves = load_curves(state.folder, state.outputs.name).until(state.epoch)
     except DataError as error:
