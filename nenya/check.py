@@ -127,9 +127,9 @@ def _data_memory(train: ViewLoader) -> str:
 
 
 def _reading(train: ViewLoader) -> str:
-    if train.images.joint_length == 1:
+    if train.images.rows_per_read == 1:
         return "as needed"
-    window = min(train.window_chunks * train.images.joint_length, len(train.images)) * train.images.row_bytes / _MB
+    window = min(train.window_chunks * train.images.rows_per_read, len(train.images)) * train.images.row_bytes / _MB
     return f"in windows of {window:.0f} MB, of which two are in memory at once"
 
 

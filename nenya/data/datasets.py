@@ -81,5 +81,5 @@ def fingerprint(loader: ViewLoader) -> str:
     checksum = zlib.crc32(images.read(some).tobytes(), zlib.crc32(rows.tobytes()))
     if loader.labels is not None:
         checksum = zlib.crc32(loader.labels.tobytes(), checksum)
-    together = f", read {images.joint_length} at a time" if loader.train and images.joint_length > 1 else ""
+    together = f", read {images.rows_per_read} at a time" if loader.train and images.rows_per_read > 1 else ""
     return f"{len(rows)} usable cutouts of {images.shape} {images.dtype}{together}, checksum {checksum:08x}"

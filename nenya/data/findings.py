@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from nenya.data.cutouts import Cutouts
 from nenya.data.extremes import Extreme
-from nenya.data.images import ImageFile
 from nenya.data.statistics import Apart, Outside, Statistics, all_constant
 from nenya.errors import DataError
 
@@ -29,7 +29,7 @@ _MOST_LINES = 4  # of one kind
 _MOST_READ = 256  # cutouts that are read again to see what is wrong with them
 
 
-def heed(images: ImageFile, statistics: Statistics) -> None:
+def heed(images: Cutouts, statistics: Statistics) -> None:
     """Refuse pixels that cannot be learned from, and warn about those that are likely not what they seem.
 
     Args:
@@ -51,7 +51,7 @@ def heed(images: ImageFile, statistics: Statistics) -> None:
         logger.warning("%s: %s", images.key, line)
 
 
-def doubts(images: ImageFile, statistics: Statistics) -> list[str]:
+def doubts(images: Cutouts, statistics: Statistics) -> list[str]:
     """What is likely not what it seems, a sentence or two each.
 
     Args:
@@ -95,7 +95,7 @@ def sum_up(statistics: Statistics) -> str:
     return f"{', '.join(parts)} ({s.num_cutouts} cutout{'' if s.num_cutouts == 1 else 's'} looked at)"
 
 
-def why_not_finite(images: ImageFile, found: Sequence[tuple[int, float]]) -> str | None:
+def why_not_finite(images: Cutouts, found: Sequence[tuple[int, float]]) -> str | None:
     """Say what in the pixels makes a loss NaN or infinite; None where it is not the pixels.
 
     Args:
@@ -113,10 +113,10 @@ def why_not_finite(images: ImageFile, found: Sequence[tuple[int, float]]) -> str
         stored = torch.from_numpy(images.read_stored(np.array(rows[:_MOST_READ])))
     except DataError:  # the loss is what has to be told
         return unexplained
-    missing = images.decoder.missing(stored)
+    missing = images.packing.missing(stored)
     if missing is not None and bool(missing.flatten(2).all(dim=2).any()):
         return f"Samples {rows} have no valid pixel left in some channel: the file has changed since the run began."
-    pixels = images.decoder.unpacked(stored if missing is None else stored[~missing])
+    pixels = images.packing.unpacked(stored if missing is None else stored[~missing])
     if overflowing := int((~torch.isfinite(pixels)).sum()):
         return f"{overflowing} pixels of samples {rows} overflow float32 (3.4e38) after {_steps(images)}. {_MEND_LARGE}"
     return (
@@ -125,14 +125,14 @@ def why_not_finite(images: ImageFile, found: Sequence[tuple[int, float]]) -> str
     )
 
 
-def _steps(images: ImageFile) -> str:
+def _steps(images: Cutouts) -> str:
     """The names of what is done to stored numbers."""
-    decoder = images.decoder
-    used = {"scale_factor": decoder.factor != 1, "add_offset": decoder.offset != 0, "scale": decoder.scale != 1}
+    packing = images.packing
+    used = {"scale_factor": packing.factor != 1, "add_offset": packing.offset != 0, "scale": packing.scale != 1}
     return " and ".join(name for name, there in used.items() if there)
 
 
-def _require_no_overflow(images: ImageFile, statistics: Statistics) -> None:
+def _require_no_overflow(images: Cutouts, statistics: Statistics) -> None:
     if not statistics.num_overflowing:
         return
     marks = [f" {_mark(images, apart, extreme)}." for apart in statistics.apart[:1] for extreme in apart.extremes[:1]]
@@ -143,7 +143,7 @@ def _require_no_overflow(images: ImageFile, statistics: Statistics) -> None:
     )
 
 
-def _mark(images: ImageFile, apart: Apart, extreme: Extreme) -> str:
+def _mark(images: Cutouts, apart: Apart, extreme: Extreme) -> str:
     """How many pixels have the values that stand apart."""
     shown = " or ".join(_exactly(value, images) for value in extreme.values)
     stored = " (as stored)" if _is_packed(images) else ""
@@ -153,7 +153,7 @@ def _mark(images: ImageFile, apart: Apart, extreme: Extreme) -> str:
     )
 
 
-def _mark_line(images: ImageFile, apart: Apart, extreme: Extreme) -> str:
+def _mark_line(images: Cutouts, apart: Apart, extreme: Extreme) -> str:
     """A warning about values that stand apart: how many, and what to do if they are marks."""
     listed = ", ".join(_exactly(value, images) for value in extreme.values)
     return (
@@ -162,7 +162,7 @@ def _mark_line(images: ImageFile, apart: Apart, extreme: Extreme) -> str:
     )
 
 
-def _absurd_line(images: ImageFile, apart: Apart) -> str:
+def _absurd_line(images: Cutouts, apart: Apart) -> str:
     return (
         f"{_percent(apart.absurd_share)} of the pixels{_channel(images, apart)} are absurdly far from all others, from "
         f"{apart.lowest:.3g} to {apart.highest:.3g}: are they damaged, or of another type or byte order than the file "
@@ -170,7 +170,7 @@ def _absurd_line(images: ImageFile, apart: Apart) -> str:
     )
 
 
-def _channel(images: ImageFile, apart: Apart) -> str:
+def _channel(images: Cutouts, apart: Apart) -> str:
     return f" of channel {apart.channel}" if images.num_channels > 1 else ""
 
 
@@ -188,11 +188,11 @@ def _outside_line(outside: Outside) -> str:
     )
 
 
-def _is_packed(images: ImageFile) -> bool:
-    return (images.decoder.factor, images.decoder.offset, images.decoder.scale) != (1.0, 0.0, 1.0)
+def _is_packed(images: Cutouts) -> bool:
+    return (images.packing.factor, images.packing.offset, images.packing.scale) != (1.0, 0.0, 1.0)
 
 
-def _exactly(value: float, images: ImageFile) -> str:
+def _exactly(value: float, images: Cutouts) -> str:
     """A stored number with as many digits as it takes to read it back."""
     if images.dtype.kind != "f":
         return str(int(value))

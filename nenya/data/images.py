@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nenya.data.attributes import declared, read_meaning
-from nenya.data.axes import find_axes, scattered
+from nenya.data.axes import doubt, find_axes, scattered
 from nenya.data.bounds import few, require_written, rows_never_written, written_only
 from nenya.data.chunks import ChunkReader
 from nenya.data.codecs import require_codecs
@@ -26,7 +26,7 @@ from nenya.data.grids import require_cutouts
 from nenya.data.hdf5 import contents, find_dataset, looking_into
 from nenya.data.labels import read_labels
 from nenya.data.opening import open_file
-from nenya.data.pixels import Decoder, travelling_type
+from nenya.data.pixels import Packing, travelling_type
 from nenya.data.readers import Reader, open_reader
 from nenya.data.sources import Sources
 from nenya.errors import DataError
@@ -69,7 +69,9 @@ class ImageFile:
         dtype: Type of the stored pixels.
         num_bytes: Size of the dataset, as stored in memory.
         in_memory: Whether it is kept in memory.
-        decoder: What the stored pixels mean: it makes float32 of those that `read_stored` gives.
+        meaning: What the dataset's attributes say of the stored numbers.
+        remarks: What is odd about attributes and shape, in words.
+        packing: What the stored pixels mean: it makes float32 of those that `read_stored` gives.
 
     Raises:
         DataError: No such file, not HDF5, no such dataset, of wrong rank or type, empty, not whole (files that it takes
@@ -91,7 +93,6 @@ class ImageFile:
     ) -> None:
         self.path = Path(path)
         self.key = key
-        self.axes = axes
         self.scale = scale
         self.max_nodata = max_nodata
         self.num_threads = num_threads
@@ -107,12 +108,14 @@ class ImageFile:
             require_codecs(dataset, self.path)
             self.dtype: np.dtype[Any] = dataset.dtype
             self.chunk_length: int | None = dataset.chunks[0] if dataset.chunks and self._axes.cutouts_first else None
-            meaning = read_meaning(dataset, self.path)
+            self.meaning = meaning = read_meaning(dataset, self.path)
             marks = meaning.marks + declared(missing, meaning, f"{self.path}: dataset {key!r}")
-            self.decoder = Decoder.of(
+            self.packing = Packing.of(
                 meaning.dtype, marks, meaning.factor, meaning.offset, scale, unsigned_bits=meaning.unsigned_bits
             )
             self._travelling = travelling_type(self.dtype, meaning.dtype)
+            odd = doubt(dataset, self.path) if axes is None else None
+            self.remarks = meaning.remarks if odd is None else (*meaning.remarks, odd)
         _, self.num_channels, self.height, self.width = self.shape
         self.num_bytes = math.prod(self.shape) * self.dtype.itemsize
         self.in_memory = self.num_bytes <= cache_mb * 2**20
@@ -148,7 +151,7 @@ class ImageFile:
         return len(self) - len(self.usable)
 
     @property
-    def joint_length(self) -> int:
+    def rows_per_read(self) -> int:
         """Number of cutouts that are stored together and cost as much to read as one of them.
 
         The length of a chunk; 1 where each can be read on its own: in memory, in one piece, in a chunk of its own.
@@ -189,7 +192,7 @@ class ImageFile:
         Returns:
             [B, C, H, W], float32, on the same device; `stored` itself where there is nothing to do.
         """
-        return self.decoder.to_float(stored)
+        return self.packing.to_float(stored)
 
     def read_stored(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Read cutouts as they are stored, each chunk once.
@@ -246,11 +249,11 @@ class ImageFile:
             return read_labels(dataset, self.path, len(self), self.key)
 
     def _look_through(self) -> npt.NDArray[np.int64]:
-        if not self.decoder.may_miss:
+        if not self.packing.may_miss:
             return np.arange(len(self))
         counts = []
         for start, stop in self._blocks():
-            missing = self.decoder.missing(torch.from_numpy(self._read_block(start, stop)))
+            missing = self.packing.missing(torch.from_numpy(self._read_block(start, stop)))
             assert missing is not None
             counts.append(missing.sum(dim=(2, 3)).numpy())
         num_missing = np.concatenate(counts)  # [N, C]

@@ -23,6 +23,7 @@ from nenya import parallel
 from nenya.data import findings
 from nenya.data.augment import TRAIN, VALID, Views
 from nenya.data.batch import Batch
+from nenya.data.cutouts import Cutouts
 from nenya.data.images import ImageFile
 from nenya.data.labels import label_dataset, require_classes
 from nenya.data.order import (
@@ -86,7 +87,7 @@ class ViewLoader:
 
     def __init__(
         self,
-        images: ImageFile,
+        images: Cutouts,
         views: Views,
         batch_size: int,
         *,
@@ -145,16 +146,16 @@ class ViewLoader:
     def _mixed_chunks(self, window_mb: int) -> int:
         """Chunks in a window: as many as `window_mb` holds, and enough for a few batches."""
         images = self.images
-        chunk_bytes = images.joint_length * images.row_bytes
+        chunk_bytes = images.rows_per_read * images.row_bytes
         asked = window_mb * _MB // chunk_bytes
-        batches = -(-MIN_WINDOW_BATCHES * self.batch_size // images.joint_length)
+        batches = -(-MIN_WINDOW_BATCHES * self.batch_size // images.rows_per_read)
         chunks = max(asked, batches)
-        enough = min(max(batches, MIN_WINDOW_CHUNKS), -(-len(images) // images.joint_length))
+        enough = min(max(batches, MIN_WINDOW_CHUNKS), -(-len(images) // images.rows_per_read))
         if self.train and asked < enough:
             logger.warning(
                 "%s: window_mb = %d holds %d of its chunks (%d cutouts, %.3g MB each), so batches mix the samples of "
                 "%d chunks only. Set window_mb to %d or more, or rewrite the file with shorter chunks.",
-                images.key, window_mb, asked, images.joint_length, chunk_bytes / _MB, chunks,
+                images.key, window_mb, asked, images.rows_per_read, chunk_bytes / _MB, chunks,
                 -(-enough * chunk_bytes // _MB),
             )  # fmt: skip
         return chunks
@@ -222,11 +223,11 @@ class ViewLoader:
     @property
     def _in_windows(self) -> bool:
         """Whether samples are stored together, so that a window of them has to be read at once."""
-        return self.images.joint_length > 1
+        return self.images.rows_per_read > 1
 
     def _windows(self, epoch: int) -> list[Rows]:
         """All usable rows in the order of an epoch, cut where nothing that is stored together is parted."""
-        rows, length, seed = self.images.usable, self.images.joint_length, self.views.seed
+        rows, length, seed = self.images.usable, self.images.rows_per_read, self.views.seed
         if not self._in_windows:
             return [shuffled(rows, seed, epoch) if self.train else rows]
         if self.train:

@@ -24,7 +24,7 @@ def travelling_type(dtype: np.dtype[Any], number_type: np.dtype[Any] | None = No
 
     Returns:
         A type of at most 8 bytes that `torch.from_numpy` takes. Of bits that are of the other sign, the signed type:
-        NumPy converts to it bit by bit, and `Decoder.numbers` makes unsigned numbers of it on the device.
+        NumPy converts to it bit by bit, and `Packing.numbers` makes unsigned numbers of it on the device.
     """
     if number_type is not None and number_type.kind != dtype.kind:
         return np.dtype(f"i{dtype.itemsize}")
@@ -34,7 +34,7 @@ def travelling_type(dtype: np.dtype[Any], number_type: np.dtype[Any] | None = No
 
 
 @dataclass(frozen=True)
-class Decoder:
+class Packing:
     """What the stored numbers of a dataset mean.
 
     Attributes:
@@ -63,8 +63,8 @@ class Decoder:
         offset: float,
         scale: float,
         unsigned_bits: int = 0,
-    ) -> Decoder:
-        """Make the decoder of a dataset of type `dtype`; marks are rounded to its precision as its pixels are."""
+    ) -> Packing:
+        """Make the packing of a dataset of type `dtype`; marks are rounded to its precision as its pixels are."""
         kind = np.dtype(dtype)
         if kind.kind == "f":
             with np.errstate(over="ignore"):  # a mark beyond the type's range is stored as infinity

@@ -12,11 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nenya.data.attributes import Meaning, read_meaning
-from nenya.data.axes import doubt
+from nenya.data.attributes import Meaning
+from nenya.data.cutouts import Cutouts
 from nenya.data.extremes import Counted, Extreme, count_absurd, find_extremes
-from nenya.data.hdf5 import find_dataset, looking_into
-from nenya.data.images import ImageFile
 from nenya.errors import DataError
 
 #: At most so many cutouts are looked at, and so many pixels of them, ...
@@ -107,7 +105,7 @@ class Statistics:
     remarks: tuple[str, ...]
 
 
-def look_at(images: ImageFile) -> Statistics:
+def look_at(images: Cutouts) -> Statistics:
     """Look at an evenly spaced sample of the usable cutouts; always the same one.
 
     Args:
@@ -122,12 +120,8 @@ def look_at(images: ImageFile) -> Statistics:
     rows = sample_rows(images)
     with ThreadPoolExecutor(images.num_threads, thread_name_prefix="nenya-unpack") as threads:
         stored = torch.from_numpy(images.begin_reading(rows, threads)())
-    with looking_into(images.path) as file:
-        dataset = find_dataset(file, images.key, images.path)
-        meaning = read_meaning(dataset, images.path)
-        odd = doubt(dataset, images.path) if images.axes is None else None
-    decoder = images.decoder
-    numbers, pixels, missing = decoder.numbers(stored), decoder.unpacked(stored), decoder.missing(stored)
+    packing = images.packing
+    numbers, pixels, missing = packing.numbers(stored), packing.unpacked(stored), packing.missing(stored)
     if missing is not None and not bool(missing.any()):
         missing = None
     low, high = _ends(pixels, missing)
@@ -153,12 +147,12 @@ def look_at(images: ImageFile) -> Statistics:
         num_beyond=_count_beyond(numbers),
         largest=_largest(images, channels),
         apart=tuple(channel for channel in channels if channel.extremes or channel.absurd_share),
-        outside=_outside(numbers, missing, meaning),
-        remarks=meaning.remarks if odd is None else (*meaning.remarks, odd),
+        outside=_outside(numbers, missing, images.meaning),
+        remarks=images.remarks,
     )
 
 
-def sample_rows(images: ImageFile) -> npt.NDArray[np.int64]:
+def sample_rows(images: Cutouts) -> npt.NDArray[np.int64]:
     """Row numbers of the cutouts that are looked at: evenly spaced, and where reading is slow at few places.
 
     Args:
@@ -169,7 +163,7 @@ def sample_rows(images: ImageFile) -> npt.NDArray[np.int64]:
     """
     usable = images.usable
     most = max(1, min(MOST_CUTOUTS, MOST_PIXELS // int(np.prod(images.shape[1:])), len(usable)))
-    length = images.joint_length if images.joint_length > 1 else _NEIGHBOURS
+    length = images.rows_per_read if images.rows_per_read > 1 else _NEIGHBOURS
     places = np.unique(usable // length)
     affordable = max(2, MOST_BYTES // (length * images.row_bytes))
     num_places = min(MOST_PLACES, affordable, len(places), most)
@@ -182,7 +176,7 @@ def sample_rows(images: ImageFile) -> npt.NDArray[np.int64]:
     return np.concatenate([here[np.linspace(0, len(here) - 1, min(each, len(here))).astype(np.int64)] for here in rows])
 
 
-def all_constant(images: ImageFile) -> bool:
+def all_constant(images: Cutouts) -> bool:
     """Whether every usable cutout of the file is constant; looks until one is not.
 
     Raises:
@@ -190,16 +184,16 @@ def all_constant(images: ImageFile) -> bool:
     """
     rows = images.usable
     step = max(1, MOST_PIXELS // int(np.prod(images.shape[1:])))
-    step = -(-step // images.joint_length) * images.joint_length
+    step = -(-step // images.rows_per_read) * images.rows_per_read
     for start in range(0, len(rows), step):
         stored = torch.from_numpy(images.read_stored(rows[start : start + step]))
-        low, high = _ends(images.decoder.unpacked(stored), images.decoder.missing(stored))
+        low, high = _ends(images.packing.unpacked(stored), images.packing.missing(stored))
         if bool((high > low).any()):
             return False
     return True
 
 
-def _channels(images: ImageFile) -> npt.NDArray[np.int64]:
+def _channels(images: Cutouts) -> npt.NDArray[np.int64]:
     count = min(images.num_channels, _MOST_CHANNELS)
     return np.linspace(0, images.num_channels - 1, count).astype(np.int64)
 
@@ -239,7 +233,7 @@ def _count_beyond(numbers: Tensor) -> int:
     return int((torch.isfinite(numbers) & ~torch.isfinite(numbers.to(torch.float32))).sum())
 
 
-def _apart(numbers: Tensor, missing: Tensor | None, channel: int, images: ImageFile) -> Apart:
+def _apart(numbers: Tensor, missing: Tensor | None, channel: int, images: Cutouts) -> Apart:
     """What stands apart in a channel of numbers [B, C, H, W]."""
     here = numbers[:, channel].flatten()
     gaps = None if missing is None else missing[:, channel].flatten()
@@ -265,11 +259,11 @@ def _recounted(extreme: Extreme, numbers: npt.NDArray[Any]) -> Extreme:
     return dataclasses.replace(extreme, count=count, share=count / len(numbers))
 
 
-def _largest(images: ImageFile, channels: list[Apart]) -> float:
+def _largest(images: Cutouts, channels: list[Apart]) -> float:
     """The largest magnitude, after packing and scale, of what does not stand apart."""
-    decoder = images.decoder
+    packing = images.packing
     ends = [end for channel in channels for end in (channel.lowest, channel.highest)]
-    return max(abs((end * decoder.factor + decoder.offset) * decoder.scale) for end in ends)
+    return max(abs((end * packing.factor + packing.offset) * packing.scale) for end in ends)
 
 
 def _outside(numbers: Tensor, missing: Tensor | None, meaning: Meaning) -> Outside | None:

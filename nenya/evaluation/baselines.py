@@ -7,19 +7,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nenya.data.images import ImageFile
+from nenya.data.cutouts import Cutouts
 from nenya.evaluation.neighbours import Metric, knn_accuracy
 
 
-def pixel_features(images: ImageFile) -> Tensor:
+def pixel_features(images: Cutouts) -> Tensor:
     """The pixels themselves as features, the baseline to beat: [N, C H W], float32."""
     return torch.from_numpy(images.read(images.usable)).flatten(1)
 
 
 def pixel_accuracy(
-    train: ImageFile,
+    train: Cutouts,
     train_labels: npt.NDArray[np.int64],
-    valid: ImageFile,
+    valid: Cutouts,
     valid_labels: npt.NDArray[np.int64],
     neighbours: int = 5,
 ) -> float:

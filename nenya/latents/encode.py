@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nenya.data.augment import Views
-from nenya.data.images import ImageFile
+from nenya.data.cutouts import Cutouts
 from nenya.machine.device import arithmetic, autocast, choose_precision
 from nenya.machine.memory import keeping_memory
 from nenya.models.inference import evaluating
@@ -16,7 +16,7 @@ from nenya.params import Params
 
 
 def encode_cutouts(
-    model: SupConResNet, images: ImageFile, opt: Params, *, device: torch.device | str = "cpu", batch_size: int = 128
+    model: SupConResNet, images: Cutouts, opt: Params, *, device: torch.device | str = "cpu", batch_size: int = 128
 ) -> Tensor:
     """Encode every usable cutout once: the crop and demeaning of training, with nothing random.
 

@@ -94,7 +94,7 @@ def _why_no_validation(key: str | None) -> str:
 def _dataset(loader: ViewLoader) -> str:
     images = loader.images
     count, channels, height, width = images.shape
-    kind = f"{images.dtype} (bits of unsigned numbers)" if images.decoder.unsigned_bits else images.dtype
+    kind = f"{images.dtype} (bits of unsigned numbers)" if images.packing.unsigned_bits else images.dtype
     text = f"{images.key}: {count} cutouts of {channels} x {height} x {width} {kind}"
     if images.dtype.kind != "f":
         text += f" (values x {images.scale:g}, see `scale`)"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nenya.data.attributes import MOST_MARKS, fit, read_meaning
 from nenya.data.images import ImageFile
-from nenya.data.pixels import Decoder
+from nenya.data.pixels import Packing
 from nenya.errors import DataError
 
 INTEGERS = ["i1", "u1", "<i2", ">i2", "<u2", ">u2", "<i4", "<u4", ">i4", "<i8", "<u8"]
@@ -102,8 +102,8 @@ def test_unsigned_says_nothing_about_what_has_no_sign_bit(folder, data):
 def test_unsigned_bits_are_decoded_on_a_device_without_looking_at_it():
     """On the meta device, which has no values, looking at one raises."""
     for bits, kind in ((8, torch.int8), (16, torch.int16), (32, torch.int32), (64, torch.int64)):
-        decoder = Decoder.of(f"u{bits // 8}", [3], 2.0, 0.0, 1.0, unsigned_bits=bits)
-        assert decoder.to_float(torch.empty((2, 1, 4, 4), dtype=kind, device="meta")).dtype == torch.float32
+        packing = Packing.of(f"u{bits // 8}", [3], 2.0, 0.0, 1.0, unsigned_bits=bits)
+        assert packing.to_float(torch.empty((2, 1, 4, 4), dtype=kind, device="meta")).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

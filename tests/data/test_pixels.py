@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nenya.data.images import ImageFile
-from nenya.data.pixels import Decoder, travelling_type
+from nenya.data.pixels import Packing, travelling_type
 
 TRAVELLING = {
     "|b1": "u1", "|u1": "u1", "|i1": "i1", "<i2": "i2", ">i2": "i2", "<u2": "i4", ">u2": "i4", "<i4": "i4",
@@ -73,8 +73,8 @@ def test_float32_is_what_numpy_makes_of_it(kind, marks, packing):
         if kind == "f8":
             stored[4, 0, 0, 0] = 1e200
     before = stored.copy()
-    decoder = Decoder.of(kind, list(marks), **{"factor": 1.0, "offset": 0.0, "scale": 1.0} | packing)
-    pixels = decoder.to_float(torch.from_numpy(stored))
+    unpacking = Packing.of(kind, list(marks), **{"factor": 1.0, "offset": 0.0, "scale": 1.0} | packing)
+    pixels = unpacking.to_float(torch.from_numpy(stored))
     assert pixels.dtype == torch.float32
     # the mean of the valid pixels is summed in another order, and rounded to float32 once
     np.testing.assert_allclose(pixels.numpy(), reference(stored, marks, **packing), rtol=1.2e-7, atol=0)
@@ -83,17 +83,17 @@ def test_float32_is_what_numpy_makes_of_it(kind, marks, packing):
 
 def test_integers_are_compared_with_their_mark_exactly():
     stored = torch.tensor([2**24, 2**24 + 1, 5, 5]).view(1, 1, 2, 2)  # as float32 the first two are one
-    missing = Decoder.of("i8", [2**24], 1, 0, 1).missing(stored)
+    missing = Packing.of("i8", [2**24], 1, 0, 1).missing(stored)
     assert missing.flatten().tolist() == [True, False, False, False]
 
 
 def test_large_finite_pixels_whose_sum_overflows_are_not_missing():
     stored = torch.full((1, 1, 4, 4), 3e38)
-    assert torch.equal(Decoder(floating=True).to_float(stored), stored)
+    assert torch.equal(Packing(floating=True).to_float(stored), stored)
 
 
 def test_a_tensor_that_is_not_on_the_host_is_never_looked_at():
     """On the meta device, which has no values, looking at one raises."""
     stored = torch.empty((3, 1, 4, 4), device="meta")
-    for decoder in (Decoder(floating=True), Decoder(floating=True, marks=(1.0,), scale=0.5), Decoder(floating=False)):
-        assert decoder.to_float(stored).shape == stored.shape
+    for unpacking in (Packing(floating=True), Packing(floating=True, marks=(1.0,), scale=0.5), Packing(floating=False)):
+        assert unpacking.to_float(stored).shape == stored.shape

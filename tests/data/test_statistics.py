@@ -149,7 +149,7 @@ def test_the_sample_is_bounded_spread_and_always_the_same(store, count, create, 
         assert rows[-1] > 0.99 * count
         assert np.diff(rows).max() < 0.1 * count
     if not images.in_memory and count > 100:  # few places, each in one piece
-        length = images.joint_length if images.joint_length > 1 else 8
+        length = images.rows_per_read if images.rows_per_read > 1 else 8
         assert len(np.unique(rows // length)) <= module.MOST_PLACES
 
 
