@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test kernels mutants soak bench check format docs figures options-page wheel-test lowest clean
+.PHONY: help demo quick test kernels mutants soak bench check format docs figures options-page wheel-test lowest clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ $(VENV)/.dev: $(VENV)/.runtime
 
 demo: $(VENV)/.runtime  ## train on a synthetic ocean in about 3 minutes; results in demo/
 	$(BIN)/nenya demo
+
+quick: $(VENV)/.dev  ## the tests that only compute, for while you write
+	$(BIN)/pytest -m "not slow" --numprocesses 3 --dist worksteal
 
 test: $(VENV)/.dev  ## the test-suite (about 4 minutes on 2 cores)
 	$(BIN)/pytest --numprocesses 3 --dist worksteal

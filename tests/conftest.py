@@ -26,6 +26,23 @@ hypothesis.settings.register_profile("nenya", deadline=None)  # a busy machine i
 hypothesis.settings.load_profile("nenya")
 
 
+#: Tests of whole runs, processes, kills, ports, damaged files and pages. `make quick` leaves them out.
+SLOW = (
+    "faults", "demo", "test_benchmarks.py", "test_cli.py", "test_docs.py", "test_drawing.py", "test_examples.py",
+    "test_launch.py", "test_packaging.py", "test_parallel.py", "test_rendezvous.py", "test_resume.py", "test_stdout.py",
+    "test_train.py", "data/test_bounds.py", "data/test_sources.py", "training/test_curves.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of `SLOW` files and folders."""
+    here = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(here).as_posix()
+        if path.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 def _cutouts(count, size, seed):
     """Smooth random fields, each with a pattern of its own, in kelvin."""
     rng = np.random.default_rng(seed)
