@@ -25,7 +25,8 @@ FACE = {
     "nenya.util.AverageMeter": "()",
     "nenya.util.TwoCropTransform": "(transform)",
     # what docs and users' scripts name
-    "nenya.training.checkpoint.load_model": "(file)",
+    "nenya.models.reading.load_model": "(file)",
+    "nenya.training.checkpoint.load_model": "(file)",  # where it was before
     "nenya.training.features.encode_cutouts": "(model, images, opt, *, device='cpu', batch_size=128)",
     "nenya.training.features.knn_accuracy": (
         "(train, train_labels, valid, valid_labels, neighbours=5, metric='cosine')"

@@ -135,6 +135,63 @@ def test_only_the_newest_epochs_of_this_run_are_kept(tiny):
     assert other.read_bytes() == b"not of this run"
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("epoch_files", ["../precious.pth", "ckpt_epoch_1.pth"], "'epoch_files' = "),
+        ("partial_losses", [0.5] * 3, "3 losses of an epoch under way, which has 3 batches"),
+        ("optimizer", "no momentum", "no momentum, although 1 epochs"),
+    ],
+)
+@pytest.mark.parametrize("other_valid", [False, True])
+def test_what_the_run_cannot_have_written_is_refused_and_deletes_nothing(
+    tiny, field, value, named, other_valid, image_file
+):
+    done = run(tiny(epochs=1, save_freq=1, keep=1, cosine=False))
+    precious = done.folder.parent / "precious.pth"
+    precious.write_bytes(b"of another run")
+    state = torch.load(done.folder / LAST, weights_only=True)
+    state["opt"]["epochs"] = 3
+    if value == "no momentum":
+        state["optimizer"]["state"] = {}
+    else:
+        state[field] = value
+    torch.save(state, done.folder / LAST)
+    before = {path: path.read_bytes() for path in done.folder.rglob("*.pth")}
+    if other_valid:  # which the batches of the training do not depend on
+        with h5py.File(image_file, "a") as file:
+            file["valid"][:] += 1
+    with pytest.raises(CheckpointError, match=named):
+        run(tiny(epochs=3, save_freq=1, keep=1, cosine=False), resume=True, force=True)
+    assert {path: path.read_bytes() for path in done.folder.rglob("*.pth")} == before
+    assert precious.read_bytes() == b"of another run"
+
+
+def test_texts_of_a_checkpoint_cannot_speak_to_the_terminal(tiny):
+    spell = "\x1b[2J\nnenya: all is well\r\u202e\x9b31m"
+    done = run(tiny(epochs=1, save_freq=1))
+    state = torch.load(done.folder / LAST, weights_only=True)
+    messages = []
+    for change in (
+        {"data": spell},
+        {"opt": state["opt"] | {"ssl_method": spell}},
+        {"opt": {**state["opt"], "temp": [spell]}},
+        {"nenya_version": [spell]},
+        {"epoch": spell},
+        {"epoch_files": [spell]},
+        {"model": {spell: torch.ones(1), **state["model"]}},
+        {"optimizer": spell},
+        {"optimizer": {**state["optimizer"], "state": {spell: {}}}},
+    ):
+        torch.save(state | change, done.folder / LAST)
+        with pytest.raises((CheckpointError, OptionError)) as refused:
+            run(tiny(epochs=1, save_freq=1), resume=True)
+        messages.append(str(refused.value))
+    for message in messages:
+        assert "all is well" in message
+        assert all(line.isprintable() and not line.startswith("nenya:") for line in message.split("\n"))
+
+
 def test_other_data_under_the_same_name_are_refused_and_the_same_elsewhere_are_not(tiny, image_file, tmp_path):
     run(tiny(epochs=1, cosine=False))
     moved = image_file.rename(tmp_path / "moved.h5")

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from nenya.errors import CheckpointError, CollapseError, NenyaError, NonFiniteLossError, OptionError
+from nenya.params import complete_options
 from nenya.train import main, run
 from nenya.training.checkpoint import read_checkpoint
 from nenya.training.curves import load_curves
@@ -160,9 +161,11 @@ def test_debug_is_two_short_epochs_in_a_folder_of_their_own(tiny, tiny_file):
     assert len(curves.train.loss_step) == 2 * 4
 
 
-def test_a_debug_run_writes_over_a_debug_run_and_over_nothing_else(tiny, tiny_file):
-    folder = Path(f"{run(tiny(epochs=1)).folder}_debug")
-    folder.mkdir()
+def test_a_debug_run_writes_over_a_debug_run_and_over_nothing_else(tiny, tiny_file, monkeypatch):
+    options = tiny()
+    complete_options(options)
+    folder = Path(f"{options.model_folder}_debug")
+    folder.mkdir(parents=True)
     foreign = ["last.pth", "options.json", "ckpt_epoch_1.pth"]
     for name in foreign:
         (folder / name).write_text(f"the user's {name}")
@@ -172,6 +175,20 @@ def test_a_debug_run_writes_over_a_debug_run_and_over_nothing_else(tiny, tiny_fi
     aside = folder / "earlier_run_1"
     assert {path.name: path.read_text() for path in aside.iterdir()} == {name: f"the user's {name}" for name in foreign}
     assert not (folder / "earlier_run_2").exists()
+    monkeypatch.setattr("nenya.train.train_all", lambda *args, **kwargs: None)
+    for number, name in enumerate(foreign, start=2):  # nor over what has come there since
+        (folder / name).write_text(f"the user's {name}")
+        main(tiny_file(save_freq=1), debug=True)
+        assert (folder / f"earlier_run_{number}" / name).read_text() == f"the user's {name}"
+
+
+def test_a_debug_run_writes_over_no_run_whose_trial_is_named_so(tiny, tiny_file, monkeypatch):
+    done = run(tiny(epochs=1, trial="a_debug", cosine=False))
+    assert done.folder.name.endswith("trial_a_debug")
+    before = (done.folder / "last.pth").read_bytes()
+    monkeypatch.setattr("nenya.train.train_all", lambda *args, **kwargs: None)
+    main(tiny_file(trial="a", cosine=False), debug=True)
+    assert (done.folder / "earlier_run_1" / "last.pth").read_bytes() == before
 
 
 def test_training_without_validation_says_so(tiny, caplog):

@@ -48,6 +48,7 @@ _LENGTH_BYTES = {pickle.BINUNICODE: 4, pickle.SHORT_BINSTRING: 1, pickle.LONG1: 
 _TUPLES = {pickle.EMPTY_TUPLE: 0, pickle.TUPLE1: 1, pickle.TUPLE2: 2, pickle.TUPLE3: 3}
 _MEMO_BYTES = {pickle.BINGET: 1, pickle.BINPUT: 1, pickle.LONG_BINGET: 4, pickle.LONG_BINPUT: 4}
 _LONGEST_NAME = 1000
+_MOST_MARKS = 1000  # of lists that are not complete; Python's own pickles stop where its recursion does, at as many
 
 
 class _Name(NamedTuple):
@@ -163,6 +164,8 @@ class _Walk:
         take = self._weighing.take
         if operation == pickle.MARK:
             take(_OBJECT)
+            if len(self._outer) >= _MOST_MARKS:
+                raise UnpicklingError(f"it puts more than {_MOST_MARKS} lists into each other")
             self._outer.append(self._stack)
             self._stack = []
         elif operation in _TAKE_TO_MARK:

@@ -27,13 +27,22 @@ class _OldOptions:
 
 
 #: Classes of option objects in historical checkpoints. They are read as `_OldOptions`; nothing of theirs is run.
-_OLD_OPTION_CLASSES = ("nenya.params.Params", "nenya.io.Params", "ulmo.nenya.train_util.Params", "ulmo.io.Params")
+_OLD_OPTION_CLASSES = (
+    "nenya.params.Params", "nenya.io.Params", "ulmo.nenya.train_util.Params", "ulmo.ssl.train_util.Params",
+    "ulmo.io.Params", "argparse.Namespace",
+)  # fmt: skip
 
 _ZIP_START = b"PK\x03\x04"
+_OLD_START = pickle.dumps(torch.serialization.MAGIC_NUMBER, 2)  # of files of torch before 1.6
+#: Bytes from which on a file is asked whether they are on the disk: more than a checkpoint of most networks has.
+_LARGE = 2**29
 #: Torch writes a part for each tensor, a few thousand; a list of this many takes a second to read.
 _MOST_PARTS, _MOST_LIST_BYTES = 50_000, 2**23
 #: A file of torch before 1.6 begins with so many pickles: what it is, twice, the system, the objects, the storages.
 _OLD_PICKLES = 5
+
+#: What batch-norm counts and averages of squares.
+_NEVER_NEGATIVE = ("running_var", "num_batches_tracked")
 
 #: Wrappers whose names stand in the keys of what they wrap: ``DataParallel`` and ``torch.compile``.
 _WRAPPERS = ("module", "_orig_mod")
@@ -94,21 +103,34 @@ def _require_sound(stream: IO[bytes]) -> None:
 
     Torch reads damaged weights without a word, and allocates what a file declares before it looks whether it is there.
     """
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(0)
-    start = stream.read(len(_ZIP_START))
+    status = os.fstat(stream.fileno())
+    size, blocks = status.st_size, getattr(status, "st_blocks", 0)  # 0 or 1 where a file system does not tell
+    if size > _LARGE and blocks > 1 and blocks * 512 < size // 8:
+        raise EOFError("most of its bytes were never written")
+    start = stream.read(len(_OLD_START))
     stream.seek(0)
     weighing = Weighing(set(_OLD_OPTION_CLASSES))
-    if start == _ZIP_START:
+    if start.startswith(_ZIP_START):
         _weigh_parts(stream, size, weighing)
-    else:
-        if tarfile.is_tarfile(stream):  # torch before 0.1.1; it would be unpacked to the disk
+    elif start[:1] + start[2:] == _OLD_START[:1] + _OLD_START[2:]:  # the second byte is pickle's version
+        if _is_tar(stream):  # torch before 0.1.1; it would be unpacked to the disk
             raise pickle.UnpicklingError("it is a tar archive")
         stream.seek(0)
         for _ in range(_OLD_PICKLES):
             weighing.add(stream)
+    else:
+        raise pickle.UnpicklingError("it does not begin as a file of torch does")
     if weighing.storage_bytes > size:
         raise pickle.UnpicklingError(f"its tensors would take {weighing.storage_bytes} bytes, but the file has {size}")
+
+
+def _is_tar(stream: IO[bytes]) -> bool:
+    """Whether torch would take it for a tar archive; it looks for uncompressed ones only."""
+    try:
+        tarfile.open(fileobj=stream, mode="r:").close()
+    except tarfile.TarError:
+        return False
+    return True
 
 
 def _weigh_parts(stream: IO[bytes], size: int, weighing: Weighing) -> None:
@@ -136,17 +158,27 @@ def _weigh_parts(stream: IO[bytes], size: int, weighing: Weighing) -> None:
 
 
 def _list_bytes(stream: IO[bytes], size: int) -> int:
-    """Size of the list of parts that a zip file ends with, as it is declared there; 0 where that is not found."""
-    stream.seek(max(0, size - 2**16 - 98))
+    """Size of the list of parts that a zip file ends with.
+
+    Torch and `zipfile` look for it in different ways. In a file that is as torch writes it they find the same one.
+
+    Raises:
+        BadZipFile: It is not at the very end, or not where the file says.
+    """
+    stream.seek(max(0, size - 98))
     tail = stream.read()
-    at_end = tail[-22:-18] == b"PK\x05\x06" and tail[-2:] == bytes(2)  # without a comment behind it
-    end = len(tail) - 22 if at_end else tail.rfind(b"PK\x05\x06")
-    if end < 0:
-        return 0
-    large = tail[max(0, end - 76) : end]  # where a file of more than 4 GB tells it
-    if large[:4] == b"PK\x06\x06" and large[56:60] == b"PK\x06\x07":
-        return int.from_bytes(large[40:48], "little")
-    return int.from_bytes(tail[end + 12 : end + 16], "little")
+    end, behind = tail[-22:], size - 22
+    if end[:4] != b"PK\x05\x06" or end[20:] != bytes(2):  # the length of a comment
+        raise zipfile.BadZipFile("it does not end as it should; most often it is cut short")
+    length, place = (int.from_bytes(end[first : first + 4], "little") for first in (12, 16))
+    if tail[-42:-38] == b"PK\x06\x07":  # for files of more than 4 GB
+        large, behind = tail[-98:-42], size - 98
+        length, place = (int.from_bytes(large[first : first + 8], "little") for first in (40, 48))
+        if large[:4] != b"PK\x06\x06" or int.from_bytes(tail[-34:-26], "little") != behind:
+            raise zipfile.BadZipFile("its list of parts is not where it says")
+    if place + length != behind:
+        raise zipfile.BadZipFile("its list of parts is not where it says")
+    return length
 
 
 def _are_weights(model: object) -> bool:
@@ -213,8 +245,10 @@ def odd_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, 
         same = value.is_floating_point() and own.is_floating_point() if any_precision else value.dtype == own.dtype
         if not same and value.dtype != own.dtype:
             return f"{name} is {str(value.dtype)[6:]}, expected {str(own.dtype)[6:]}"
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.to(own.dtype)).all():
             return f"{name} is not finite: the training that wrote it had diverged"
+        if name.endswith(_NEVER_NEGATIVE) and bool((value < 0).any()):
+            return f"{name} is negative, which no training makes it"
     return ""
 
 

@@ -51,8 +51,8 @@ def odd_part(state: Mapping[str, Any]) -> str:
     most = epochs if _is_whole(epochs) else 10**9
     fits = {
         "epoch": _is_whole(epoch) and epoch <= most,
-        "opt": all(isinstance(name, str) for name in state["opt"]) and _is_plain(list(state["opt"].values())),
-        "partial_losses": isinstance(losses, list) and all(_is_number(loss, float) for loss in losses),
+        "opt": _are_options(state["opt"]),
+        "partial_losses": isinstance(losses, list) and all(_is_number(loss, float) and loss > -0.01 for loss in losses),
         "random_state": "random_state" not in state or _is_random_state(state["random_state"]),
         "data": isinstance(state.get("data"), str | None),
         "valid_data": isinstance(state.get("valid_data"), str | None),
@@ -74,7 +74,7 @@ def odd_position(state: Mapping[str, Any], num_batches: int | None) -> str:
 
     Args:
         state: A checkpoint without an odd part.
-        num_batches: Batches of an epoch, if they are those of the run that wrote it.
+        num_batches: Batches of an epoch; None where they need not be those of the run that wrote it.
     """
     losses = state.get("partial_losses", [])
     if num_batches is not None and len(losses) >= num_batches:
@@ -112,17 +112,27 @@ def _is_plain(values: list[Any]) -> bool:
     return False
 
 
+def _are_options(options: Mapping[Any, Any]) -> bool:
+    """Whether they are named and plain, with those that every training has had; others may be older than an option."""
+    named = all(isinstance(name, str) for name in options) and {"learning_rate", "temp"} <= options.keys()
+    return named and _is_plain(list(options.values()))
+
+
 def _is_random_state(value: object) -> bool:
     now = torch.get_rng_state()
     return isinstance(value, Tensor) and value.dtype == now.dtype and value.shape == now.shape
 
 
 def _are_epoch_files(names: object, epoch: int) -> bool:
-    """Whether they are names, and nothing but names, of checkpoints of the epochs so far, each once."""
+    """Whether they are names, and nothing but names, of checkpoints of the epochs so far, each once, oldest first."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return False
-    matches = [EPOCH_FILE.fullmatch(name) for name in names]
-    return len(set(names)) == len(names) and all(match and int(match[1]) <= epoch for match in matches)
+    epochs = [int(match[1]) for name in names if (match := EPOCH_FILE.fullmatch(name))]
+    return (
+        names == [f"ckpt_epoch_{number}.pth" for number in epochs]
+        and epochs == sorted(set(epochs))
+        and all(0 < number <= epoch for number in epochs)
+    )
 
 
 def _odd_optimizer(optimizer: object) -> str:
@@ -137,7 +147,7 @@ def _odd_optimizer(optimizer: object) -> str:
         params = group.get("params")
         numbers += params if isinstance(params, list) else [params]
         for name, value in group.items():
-            if name != "params" and value is not None and not _is_number(value, bool, int, float):
+            if name != "params" and value is not None and not (_is_number(value, bool, int, float) and value >= 0):
                 return f"an optimizer with {shown(name)} = {shown(value)}"
         if not {"lr", "momentum"} <= group.keys():
             return "an optimizer without learning rate and momentum"

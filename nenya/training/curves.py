@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,6 +203,8 @@ def _read_series(path: Path, part: str) -> Series:
         of_steps = _column(file, f"epoch_step_{part}") if numbered else _spread_evenly(len(loss_step), len(loss))
         if len(epochs) != len(loss) or not len(loss_step) == len(loss_avg) == len(of_steps):
             raise ValueError("its datasets have different lengths")
+        if numbered and not (_rise(epochs, 1) and list(of_steps) == sorted(of_steps) and {*of_steps} == {*epochs}):
+            raise ValueError("its epochs are not whole numbers that rise from 1 on")
         return Series(list(map(int, epochs)), loss, loss_step, loss_avg, list(map(int, of_steps)))
 
 
@@ -265,8 +267,15 @@ def _read_health(path: Path) -> dict[int, Health]:
         if file is None:
             return {}
         columns = [_column(file, name) for name in _HEALTH_FIELDS]
-        rows = zip(_column(file, "epoch"), zip(*columns, strict=True), strict=True)
-        return {int(epoch): Health(*row) for epoch, row in rows}
+        epochs = _column(file, "epoch")
+        if not _rise(epochs, 0):
+            raise ValueError("its epochs are not whole numbers that rise from 0 on")
+        return {int(epoch): Health(*row) for epoch, row in zip(epochs, zip(*columns, strict=True), strict=True)}
+
+
+def _rise(epochs: Sequence[float], first: int) -> bool:
+    """Whether they are numbers of epochs, as a run records them: whole, from `first` on, each later than the last."""
+    return all(epoch >= first and epoch % 1 == 0 for epoch in epochs) and list(epochs) == sorted({*epochs})
 
 
 def draw(curves: Curves, path: str | os.PathLike[str], title: str) -> None:

@@ -17,11 +17,12 @@ from torch.optim import Optimizer
 
 from nenya import parallel
 from nenya.data.loaders import ViewLoader
-from nenya.errors import CheckpointError, DataError, NonFiniteLossError, OptionError
+from nenya.errors import CheckpointError, DataError, NenyaError, NonFiniteLossError, OptionError
 from nenya.files import finish_setting_aside, set_aside, sole_writer, sweep
-from nenya.models.reading import shown
+from nenya.models.reading import read_checkpoint, shown
 from nenya.models.resnet_big import SupConResNet
 from nenya.options import DERIVED, HARMLESS, Options, Outputs
+from nenya.options.reading import read_json
 from nenya.params import Params
 from nenya.training import curves as curve_files
 from nenya.training import events
@@ -42,7 +43,6 @@ from nenya.training.step import Step
 logger = logging.getLogger(__name__)
 
 OPTIONS_FILE = "options.json"
-DEBUG_MARK = ".debug_run"  # in a folder of which all outputs are a debug run's
 
 #: Where a checkpoint tells what its data sets were.
 DATA_FIELDS = {"training": "data", "validation": "valid_data"}
@@ -147,12 +147,25 @@ def begin(state: Run, *, debug: bool, resume: bool, force: bool) -> None:
 
 @parallel.rank_zero
 def _find_position(state: Run, debug: bool, resume: bool, force: bool) -> None:
-    mark = state.folder / DEBUG_MARK
-    if not (resume and go_on(state, force=force)) and not (debug and mark.is_file()):
+    if not (resume and go_on(state, force=force)) and not (debug and _holds_debug_run_only(state)):
         start_over(state)
-    if debug:
-        mark.touch()
     state.opt.save(state.folder / OPTIONS_FILE)
+
+
+def _holds_debug_run_only(state: Run) -> bool:
+    """Whether the options and all the checkpoints in the folder are those of an earlier debug run.
+
+    A run of a trial named ``..._debug`` would have the same folder, but another trial.
+    """
+
+    def belong(options: Mapping[str, Any]) -> bool:
+        return (options.get("model_name"), options.get("trial")) == (state.outputs.name, state.opt.trial)
+
+    try:
+        options, _ = read_json(state.folder / OPTIONS_FILE)
+        return belong(options) and all(belong(read_checkpoint(path)["opt"]) for path in checkpoints(state.folder))
+    except NenyaError:  # missing, or somebody else's
+        return False
 
 
 def _share_position(state: Run) -> None:
@@ -207,12 +220,13 @@ def go_on(state: Run, *, force: bool = False) -> bool:
             *(f"  {change}" for change in changed),
             "Give the old ones, or resume with --force, or begin a new run with another trial.",
         )
+    other_batches = any(not change.startswith("validation data") for change in changed)
+    odd = odd_position(checkpoint, None if other_batches else len(state.train))
+    if odd:
+        raise CheckpointError(f"{path} holds {odd}: no run of Nenya wrote it. Start again without --resume.")
     restore(state.model, state.optimizer, checkpoint, path)
     state.epoch = checkpoint["epoch"]
     state.partial_losses = checkpoint.get("partial_losses", [])
-    odd = odd_position(checkpoint, None if changed else len(state.train))
-    if odd:
-        raise CheckpointError(f"{path} holds {odd}: no run of Nenya wrote it. Start again without --resume.")
     state.epoch_files = checkpoint.get("epoch_files", [])
     before, now = checkpoint.get("num_processes", 1), parallel.current().size
     if before != now:
@@ -224,7 +238,7 @@ def go_on(state: Run, *, force: bool = False) -> bool:
         )
     if changed:
         logger.warning("changed since the checkpoint: %s", "; ".join(changed))
-    if state.partial_losses and any(not change.startswith("validation data") for change in changed):
+    if state.partial_losses and other_batches:
         logger.warning("the epoch that was under way begins anew, since its batches may not be the same")
         state.partial_losses = []
     state.curves = earlier_curves(state)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import pickle
+import re
 import resource
 import struct
 import tarfile
@@ -77,12 +79,38 @@ def _overlapping() -> bytes:
     return image.getvalue()
 
 
-def _tar() -> bytes:
+def two_lists(shown: bytes, hidden: bytes) -> bytes:
+    """A zip file of one list of parts for `zipfile`, before the end, and of another for torch, where the end says.
+
+    Args:
+        shown: A file of `zipped`.
+        hidden: Another, with parts of the same names and longer.
+    """
+    place, own = (int.from_bytes(image[-6:-2], "little") for image in (hidden, shown))
+    image = bytearray(shown)
+    image[-6:-2] = place.to_bytes(4, "little")
+    for entry in re.finditer(b"PK\x01\x02", shown[own:]):  # `zipfile` takes the file to begin so much later
+        offset = slice(own + entry.start() + 42, own + entry.start() + 46)
+        image[offset] = (int.from_bytes(image[offset], "little") + place - own).to_bytes(4, "little")
+    return hidden[:-22] + bytes(image)
+
+
+def _tar(kind: str = "") -> bytes:
     image = io.BytesIO()
-    with tarfile.open(fileobj=image, mode="w") as archive:
+    with tarfile.open(fileobj=image, mode=f"w:{kind}") as archive:  # type: ignore[call-overload]
         for name in ("storages", "tensors", "pickle"):
             archive.addfile(tarfile.TarInfo(name))
     return image.getvalue()
+
+
+def _tar_of_a_pickle() -> bytes:
+    """A tar archive that begins as torch's old files do: the name of its first file."""
+    name = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+    header = bytearray(tarfile.TarInfo("x" * len(name)).tobuf(tarfile.USTAR_FORMAT))
+    header[: len(name)] = name
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + bytes(1024)
 
 
 def _many(count: int) -> tuple[tuple[str, bytes], ...]:
@@ -101,9 +129,10 @@ BOMBS: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "20 million marks": lambda whole: zipped(b"\x80\x02" + b"(" * (20 * 10**6)),
     "20 million lists, old format": lambda whole: legacy(b"\x80\x02]" + b"]a" * (10**7) + b"."),
     "objects of 3 GB, packed": lambda whole: _packed(3 * 2**30),
-    "a packed part": lambda whole: zipped(b"\x80\x02N.", ("data/0", bytes(2**28)), packed=True),
+    "objects behind others, packed": lambda whole: two_lists(zipped(b"\x80\x02N."), zipped(b"N" * 2**27, packed=True)),
+    "a packed part": lambda whole: zipped(b"\x80\x02N.", ("data/0", bytes(2**27)), packed=True),
     "parts that are the same bytes": lambda whole: _overlapping(),
-    "a hundred thousand parts": lambda whole: zipped(b"\x80\x02N.", *_many(100_000)),
+    "60 thousand parts": lambda whole: zipped(b"\x80\x02N.", *_many(60_000)),
     "a tensor of 40 GB": lambda whole: zipped(_storage(10**10)),
     "a tensor of 40 GB, old format": lambda whole: legacy(_storage(10**10)),
     "a tensor of 2 to the 63 bytes": lambda whole: zipped(_storage(2**61)),
@@ -114,7 +143,13 @@ BOMBS: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "weights that are one number, 10^10 times": lambda whole: _expanded(whole),
     "momentum that is one number, 10^10 times": lambda whole: _expanded(whole, momentum=True),
     "a tar archive": lambda whole: _tar(),
+    "a tar archive, packed": lambda whole: _tar("xz"),
+    "a tar archive that begins as a pickle": lambda whole: _tar_of_a_pickle(),
+    "packed zeros": lambda whole: lzma.compress(bytes(2**26)),
 }
+
+#: Of which the making takes seconds.
+SLOW_TO_MAKE = {"objects of 3 GB, packed"}
 
 
 def _nest(depth: int) -> list[Any]:
@@ -160,8 +195,8 @@ def oversized_checkpoints(shop: Shop, count: int, seed: int) -> Record:
             name = names[(number + seed) % len(names)]
             last.write_bytes(BOMBS[name](torch.load(io.BytesIO(sound), weights_only=True)))
             problems = _read_alone(shop, last)
-            ended = in_child(_measured(shop.command("train", options, "--resume")), shop.folder / "resume.log")
-            problems += [ended.complaint(USER_MISTAKE), *_extent(ended.text, ended.seconds)]
+            ended = in_child(measured(shop.command("train", options, "--resume")), shop.folder / "resume.log")
+            problems += [ended.complaint(USER_MISTAKE), *extent(ended.text, ended.seconds)]
             problems.append("" if LAST in ended.text else f"it is not named: {ended.text}")
             problems.append("" if len(ended.text) < 10_000 else f"it says {len(ended.text)} characters")
             record.note("refused with exit code 2, soon and in less than 1 GB", *problems, case=name)
@@ -177,11 +212,11 @@ def _read_alone(shop: Shop, path: Path) -> list[str]:
             print(f"nenya: {error}")  # noqa: T201
             raise SystemExit(USER_MISTAKE) from None
 
-    ended = in_child(_measured(read), shop.folder / "read.log")
-    return [ended.complaint(USER_MISTAKE, DONE), *_extent(ended.text, ended.seconds)]
+    ended = in_child(measured(read), shop.folder / "read.log")
+    return [ended.complaint(USER_MISTAKE, DONE), *extent(ended.text, ended.seconds)]
 
 
-def _measured(work: Callable[[], None]) -> Callable[[], None]:
+def measured(work: Callable[[], None]) -> Callable[[], None]:
     """Do something in a child, and write how much memory it has taken; it cannot take much more than it may."""
 
     def measured() -> None:
@@ -202,9 +237,8 @@ def _memory(what: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 
-def _extent(text: str, seconds: float) -> list[str]:
+def extent(text: str, seconds: float) -> list[str]:
+    """What is too much in how a child of `measured` ended."""
     took = int(text.rpartition("\ntook ")[2].split()[0])
-    return [
-        f"it took {took >> 20} MB" if took > ROOM else "",
-        f"it took {seconds:.0f} s" if seconds > PATIENCE else "",
-    ]
+    memory, time_taken = f"it took {took >> 20} MB", f"it took {seconds:.0f} s"
+    return [text for text, odd in ((memory, took > ROOM), (time_taken, seconds > PATIENCE)) if odd]

@@ -24,6 +24,7 @@ from nenya.params import Params
 from nenya.training.checkpoint import (
     LAST,
     checkpoints,
+    drop_old_epochs,
     epoch_file,
     load_model,
     newest_whole,
@@ -35,7 +36,10 @@ from nenya.training.checkpoint import (
 from nenya.training.meters import AverageMeter
 from nenya.training.optim import set_optimizer
 
-OLD_CLASSES = ["nenya.params.Params", "nenya.io.Params", "ulmo.nenya.train_util.Params", "ulmo.io.Params"]
+OLD_CLASSES = [
+    "nenya.params.Params", "nenya.io.Params", "ulmo.nenya.train_util.Params", "ulmo.ssl.train_util.Params",
+    "ulmo.io.Params", "argparse.Namespace",
+]  # fmt: skip
 OLD_OPTIONS = {"ssl_model": "resnet18", "ssl_method": "SimCLR", "temp": 0.07, "random_jitter": [5, 5], "cosine": True}
 
 
@@ -201,11 +205,13 @@ NAN, ONES = float("nan"), torch.ones(2, 3)
 FIRST, GROUP = ("optimizer", "state", 0), ("optimizer", "param_groups", 0)
 ODD = [
     *(put("epoch", value) for value in (True, -1, 10**12, 201, 3.0, "3", None, laughs())),
-    *(put("partial_losses", value) for value in (None, (0.5,), [True], [NAN], ["a"], [1], laughs(), torch.ones(2))),
+    *(put("partial_losses", value) for value in (
+        None, (0.5,), [True], [NAN], ["a"], [1], [-1.0], laughs(), torch.ones(2))),
     *(put("epoch_files", value) for value in (
         None, "ckpt_epoch_1.pth", [1], ["../ckpt_epoch_1.pth"], ["/tmp/ckpt_epoch_1.pth"], ["a/ckpt_epoch_1.pth"],
         ["ckpt_epoch_1.pth\n"], ["ckpt_epoch_1.pth"] * 2, ["ckpt_epoch_99.pth"], ["last.pth"], [""], laughs(),
-        ["ckpt_epoch_\u0663.pth"])),
+        ["ckpt_epoch_\u0663.pth"], ["ckpt_epoch_3.pth", "ckpt_epoch_2.pth"], ["ckpt_epoch_02.pth"],
+        ["ckpt_epoch_0.pth"])),
     *(put("random_state", value) for value in (
         None, [1, 2], torch.zeros(3, dtype=torch.uint8), torch.get_rng_state().float(), torch.get_rng_state()[None])),
     *(put("num_processes", value) for value in (None, 0, -1, True, 2.0, 10**300, "2")),
@@ -213,12 +219,12 @@ ODD = [
     *(put("valid_data", value) for value in (3, {"a": 1})),
     put("nenya_version", 3),
     *(put("opt", "temp", value) for value in (ONES, {"a": ONES}, laughs(), b"0.1")),
-    put("opt", 3, "x"),
+    put("opt", 3, "x"), put("opt", {}), put("opt", {"temp": 0.07}),
     put("optimizer", None), put("optimizer", {}), put("optimizer", laughs()), put("optimizer", "state", None),
     put("optimizer", "state", []), put("optimizer", "param_groups", None), put("optimizer", "param_groups", []),
     put("optimizer", "param_groups", [1]), put("optimizer", "param_groups", laughs()),
     *(put(*GROUP, "params", value) for value in (None, [], [0], [1, 0], [0, 0], [False, True], [0, 1, 2], laughs())),
-    *(put(*GROUP, "lr", value) for value in (NAN, "fast", ONES, laughs())),
+    *(put(*GROUP, "lr", value) for value in (NAN, -0.1, "fast", ONES, laughs())),
     put(*GROUP, "momentum", float("inf")),
     put("optimizer", "state", 7, {"momentum_buffer": ONES}), put("optimizer", "state", -1, {"momentum_buffer": ONES}),
     put("optimizer", "state", "0", {"momentum_buffer": ONES}), put("optimizer", "state", True, {}),
@@ -277,6 +283,7 @@ def test_what_a_run_writes_is_not_odd(tmp_path):
         (lambda w: w.to(torch.complex64), "complex64, expected float32"),
         (lambda w: (w * 100).to(torch.int8), "int8, expected float32"),
         (lambda w: w * NAN, "not finite"),
+        (lambda w: w.double() * 1e300, "not finite"),
         (lambda w: torch.ones(1).expand(w.shape), "no ordinary tensor"),
         (lambda w: torch.ones(10**8, 0), "size mismatch"),
     ],
@@ -288,6 +295,15 @@ def test_weights_that_are_none_are_refused_where_a_model_is_rebuilt(tmp_path, re
         torch.save({"model": state | {name: weights(state[name])}, "opt": OLD_OPTIONS}, tmp_path / "a.pth")
         with pytest.raises(CheckpointError, match=rf"weights are not those of a resnet18: .*{named}"):
             load_model(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("statistic", ["running_var", "num_batches_tracked"])
+def test_statistics_below_zero_are_refused(tmp_path, resnet, statistic):
+    state = resnet()[0].state_dict()
+    state[f"encoder.bn1.{statistic}"] -= 10
+    torch.save({"model": state, "opt": OLD_OPTIONS}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=rf"encoder\.bn1\.{statistic} is negative"):
+        load_model(tmp_path / "a.pth")
 
 
 def test_weights_of_half_precision_make_a_model(tmp_path, resnet):
@@ -601,6 +617,29 @@ def test_none_that_can_be_read_is_an_error_and_none_at_all_is_not(tmp_path):
     epoch_file(tmp_path, 1).write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints in .* can be read"):
         newest_whole(tmp_path)
+
+
+def test_old_ones_are_removed_by_plain_name_only(tmp_path):
+    """The names stand in a checkpoint, which may be anybody's."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    outside = tmp_path / "ckpt_epoch_1.pth"
+    kept = [outside, *(folder / name for name in ("last.pth", "notes.txt", "ckpt_epoch_1.pth\n", "ckpt_epoch_7.pth"))]
+    for path in (*kept, epoch_file(folder, 4), epoch_file(folder, 8)):
+        path.write_bytes(b"a checkpoint")
+    epoch_file(folder, 2).symlink_to(outside)
+    epoch_file(folder, 3).mkdir()
+    listed = [
+        "../ckpt_epoch_1.pth", str(outside), "./../ckpt_epoch_1.pth", "last.pth", "notes.txt", "ckpt_epoch_1.pth\n",
+        "ckpt_epoch_2.pth", "ckpt_epoch_3.pth", "ckpt_epoch_4.pth", "ckpt_epoch_5.pth", "", ".", "..",
+        "ckpt_epoch_8.pth",
+    ]  # fmt: skip
+    assert drop_old_epochs(folder, listed, 1) == ["ckpt_epoch_8.pth"]
+    assert all(path.read_bytes() == b"a checkpoint" for path in kept)
+    assert epoch_file(folder, 2).is_symlink()
+    assert epoch_file(folder, 3).is_dir()
+    assert not epoch_file(folder, 4).exists()
+    assert epoch_file(folder, 8).exists()
 
 
 # A full disk

@@ -19,6 +19,7 @@ from nenya.training.curves import Curves, find_name, load_curves, picture_file, 
 from nenya.training.ledger import Pass
 
 NAME = "SimCLR_resnet18_trial_0"
+NAN = float("nan")
 
 
 def one_pass(*losses):
@@ -218,6 +219,29 @@ def test_files_without_checksums_are_read(tmp_path, undrawn, numbered):
         assert found.valid.epochs == [1]
         found.valid.epochs, found.valid.step_epochs = curves.valid.epochs, curves.valid.step_epochs
     assert found == curves
+
+
+@pytest.mark.parametrize("epochs", [[1, 3, 2], [0, 1, 2], [1, 1, 2], [-1, 1, 2], [1.0, 1.5, 2.0], [1.0, 2.0, NAN]])
+@pytest.mark.parametrize("what", ["losses_train", "health_valid"])
+def test_epochs_that_no_run_counts_are_refused(tmp_path, undrawn, what, epochs):
+    curves = make_curves()
+    curves.health = {epoch: figures(0.1) for epoch in range(3)}
+    curves.save(tmp_path, NAME)
+    path = tmp_path / "learning_curve" / f"{NAME}_{what}.h5"
+    with h5py.File(path, "r") as file:
+        columns = {name: dataset[...] for name, dataset in file.items()}
+    if what == "losses_train":
+        columns |= {"epoch_train": np.array(epochs), "epoch_step_train": np.repeat(epochs, 2)}
+    else:
+        columns["epoch"] = np.array(epochs)
+    with h5py.File(path, "w") as file:  # without checksums, as earlier versions wrote it
+        for name, column in columns.items():
+            file[name] = column
+    if what == "health_valid" and epochs == [0, 1, 2]:
+        assert load_curves(tmp_path, NAME) == curves  # 0 is the untrained network
+        return
+    with pytest.raises(DataError, match=r"its epochs are not whole numbers that rise from \d on"):
+        load_curves(tmp_path, NAME)
 
 
 @pytest.mark.parametrize(
