@@ -238,6 +238,10 @@ def test_gradients_of_anchors_and_contrasts_are_apart(form):
     assert torch.autograd.gradcheck(weighted, (anchors, contrasts))
 
 
+def test_before_the_first_batch_no_anchor_was_left_out():
+    assert SupConLoss().num_without_positive == 0
+
+
 def test_a_second_derivative_of_the_tiled_form_is_refused_and_not_wrong(monkeypatch):
     use_form(monkeypatch, "tiled", 3)
     features = unit_features(4, 2).requires_grad_()

@@ -136,7 +136,7 @@ def errors_of(rank):
 
 def six_samples():
     generator = torch.Generator().manual_seed(3)
-    return nn.functional.normalize(torch.randn(6, 2, 4, generator=generator), dim=2)
+    return nn.functional.normalize(torch.randn(6, 3, 4, generator=generator), dim=2)
 
 
 def loss_of_first_views(rank, size):
