@@ -143,7 +143,7 @@ def plot(
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where the demo leaves its files.")] = Path("demo"),
 ) -> None:
-    """Train on a synthetic ocean with known regimes, in about three minutes, and show what was learned.
+    """Train on a synthetic ocean with known regimes, in about two minutes, and show what was learned.
 
     Leaves options, data, checkpoints, curves and a picture of nearest neighbours.
     """

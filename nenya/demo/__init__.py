@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NUM_TRAIN, NUM_VALID = 768, 256
+NUM_TRAIN, NUM_VALID = 2304, 256
 SEED = 0
 NEIGHBOURS = 5
 
@@ -38,11 +38,13 @@ OPTIONS: dict[str, Any] = {
     "image_size": 24,
     "random_jitter": [40, 5],
     "gauss_noise": 0.02,
-    "epochs": 6,
+    "epochs": 4,
     "valid_freq": 2,
-    "save_freq": 3,
+    "save_freq": 2,
     "batch_size_train": 64,
     "learning_rate": 0.05,
+    "cosine": False,  # a high rate for three epochs and a low one for the last: in so few, more is learned so
+    "lr_decay_epochs": [3],
     "seed": SEED,
 }
 
