@@ -76,11 +76,17 @@ def join(cuda_use: bool = True) -> Iterator[Ranks]:
         The place.
 
     Raises:
-        OptionError: The environment's variables make no sense, two processes have one GPU, or torch is too old.
+        OptionError: The environment's variables make no sense, two processes have one GPU, torch is too old, or the
+            caller has opened a group of processes.
         OtherProcessError: Another process of the run ended or cannot be reached.
     """
     global _joined
     ranks, more = place_from_environment()
+    if dist.is_initialized() and dist.get_world_size() > 1 and current().size == 1:
+        raise OptionError(
+            f"this program has opened a group of {dist.get_world_size()} processes (torch.distributed) already: leave "
+            "that to Nenya, or call destroy_process_group() before."
+        )
     if ranks.size == 1 or dist.is_initialized():
         yield current()
         return
@@ -170,10 +176,10 @@ def _cause(text: str) -> str:
 
 
 def together(work: Callable[[], T]) -> T:
-    """Do something in every process, or fail in all of them if it fails in one.
+    """Do something in every process, or fail in all of them if a user's mistake ends it in one.
 
     Args:
-        work: Called without arguments.
+        work: Called without arguments. Of an exception of another kind, the others hear by the lost connection.
 
     Returns:
         What `work` returns in this process.
@@ -253,7 +259,7 @@ def all_reduce_any(*flags: bool) -> list[bool]:
 def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum of every process's tensor, without gradient."""
     if current().size == 1:
-        return values
+        return values.detach()
     values = values.detach().clone()
     dist.all_reduce(values)
     return values

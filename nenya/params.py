@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nenya.errors import OptionError
 from nenya.files import atomic_write
 from nenya.options import ALIASES, IGNORED, WARM_BATCH_SIZE, Options, Outputs, did_you_mean
-from nenya.options.reading import read_json
+from nenya.options.reading import read_options_file
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Params(_Typed):
     _options: Options
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        values, text = read_json(path)
+        values, text = read_options_file(path)
         self._adopt(Options.parse(values, str(path), text))
 
     @classmethod
@@ -91,7 +91,7 @@ class Params(_Typed):
         Raises:
             OptionError: As for loading.
         """
-        values, text = read_json(path)
+        values, text = read_options_file(path)
         self._adopt(self._options.merge(values, str(path), text))
 
     def set(self, values: Mapping[str, object], where: str = "options") -> None:

@@ -81,6 +81,8 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
     opt = copy.deepcopy(opt)
     if debug and resume:
         raise OptionError("a debug run has nothing to resume: give either debug or resume.")
+    if force and not resume:
+        logger.warning("force has no effect without resume: the run starts anew.")
     if debug:
         shorten(opt)
     with contextlib.ExitStack() as stack:

@@ -261,6 +261,24 @@ def test_backslashes_on_the_command_line():
     assert parse_assignments(["note=" + "[" * 5000]) == {"note": "[" * 5000}
 
 
+def test_a_key_twice_is_refused_on_the_command_line_too():
+    with pytest.raises(OptionError, match="epochs is given twice"):
+        parse_assignments(["epochs=1", "trial=a", " epochs=2"])
+
+
+def test_a_null_character_in_the_name_of_the_options_file_is_a_mistake_of_the_user():
+    with pytest.raises(OptionError, match="can be no file's name"):
+        Params("opts\0.json")
+
+
+def test_a_number_sign_in_a_text_is_no_comment(load):
+    with pytest.raises(OptionError) as raised:
+        load('{"images_file": "x.h5",\n"trial": "a#1" "epochs": 5}')
+    assert "comments begin" not in str(raised.value)
+    with pytest.raises(OptionError, match="comments begin"):
+        load('{"images_file": "x.h5", # the data\n"epochs": 5}')
+
+
 @pytest.mark.parametrize("name", ["images_file", "data_folder", "dataset", "model_root", "model_name", "trial"])
 def test_a_name_that_the_locale_has_no_characters_for_is_refused(monkeypatch, name):
     monkeypatch.setattr(os, "fsencode", lambda value: value.encode("ascii"))

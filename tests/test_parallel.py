@@ -39,7 +39,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 def train_some(images_file, method, parts, dtype):
-    """Train for two steps of all processes' batch of 12; returns the losses, the first gradient, weights and views.
+    """Train for two steps of all processes' batch of 12: losses, the first step's gradient and weights, weights, views.
 
     Batch-norm uses its running statistics: those of a batch depend on how it is shared.
     """
@@ -61,17 +61,18 @@ def train_some(images_file, method, parts, dtype):
             module.eval()
     network = distribute(model, CPU, num_parts=step.num_parts(loader.batch_size // ranks.size))
     optimizer = set_optimizer(opt, model)
-    losses, first, seen = [], {}, []
+    losses, first, after_first, seen = [], {}, {}, []
     for batch in loader:
         optimizer.zero_grad(set_to_none=True)
         share = compute_gradient(network, SupConLoss(temperature=0.5), batch, step)
         losses.append(float(parallel.all_reduce_sum(share)))
         first = first or {name: weights.grad.clone() for name, weights in model.named_parameters()}
         optimizer.step()
+        after_first = after_first or copy.deepcopy(model.state_dict())
         seen.append((batch.rows, batch.view1, batch.view2))
     views = parallel.all_gather_objects(seen)
     together = [[torch.cat(column) for column in zip(*columns, strict=True)] for columns in zip(*views, strict=True)]
-    return losses, first, copy.deepcopy(model.state_dict()), together
+    return losses, first, after_first, copy.deepcopy(model.state_dict()), together
 
 
 def in_processes(size, work, *arguments):
@@ -199,16 +200,19 @@ def many(request, images_file, tmp_path_factory):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_loss_gradient_and_weights_are_those_of_one_process(alone, many, case):
     # The reference has no parts: with running statistics in batch-norm, parts change nothing either.
-    losses, gradient, weights, _ = alone[str((case[0], 1, case[2]))]
+    losses, gradient, after_first, weights, _ = alone[str((case[0], 1, case[2]))]
     tolerance = TOLERANCE[case[2]]
     assert max(float(part.abs().max()) for part in gradient.values()) > 1e-2
     for found in many:
-        found_losses, found_gradient, found_weights, _ = found[str(case)]
+        found_losses, found_gradient, found_after_first, found_weights, _ = found[str(case)]
         assert found_losses == pytest.approx(losses, abs=tolerance)
         for name, expected in gradient.items():
             torch.testing.assert_close(found_gradient[name], expected, rtol=tolerance, atol=tolerance, msg=name)
-        for name, expected in weights.items():
-            torch.testing.assert_close(found_weights[name], expected, rtol=tolerance, atol=tolerance, msg=name)
+        for name, expected in after_first.items():
+            torch.testing.assert_close(found_after_first[name], expected, rtol=tolerance, atol=tolerance, msg=name)
+        if case[2] == torch.float64:  # in float32, the first step's last bits may switch a ReLU of the second
+            for name, expected in weights.items():
+                torch.testing.assert_close(found_weights[name], expected, rtol=tolerance, atol=tolerance, msg=name)
 
 
 def test_only_first_views_may_be_anchors_in_several_processes_too(many):
@@ -219,7 +223,7 @@ def test_only_first_views_may_be_anchors_in_several_processes_too(many):
 def test_samples_and_views_are_those_of_one_process(alone, many):
     case = str(CASES[0])
     for found in many:
-        for step, expected in zip(found[case][3], alone[case][3], strict=True):
+        for step, expected in zip(found[case][4], alone[case][4], strict=True):
             for column, reference in zip(step, expected, strict=True):
                 assert torch.equal(column, reference)
 
@@ -261,7 +265,7 @@ def test_a_single_process_exchanges_with_itself():
     z = torch.randn(3, 2)
     assert parallel.current() == parallel.Ranks(0, 1, 0)
     assert parallel.all_gather(z) is z
-    assert parallel.all_reduce_sum(z) is z
+    assert torch.equal(parallel.all_reduce_sum(z), z)
     assert parallel.all_gather_objects(5) == [5]
     assert parallel.broadcast_object(5) == 5
     assert parallel.all_reduce_any(True, False) == [True, False]
@@ -368,3 +372,11 @@ def test_processes_with_other_data_under_the_same_name_are_refused(tiny, cutouts
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_all(tiny):
     assert in_processes(2, train, tiny(batch_size_train=9), False, None) == [1, 1]
+
+
+def test_a_group_of_processes_that_the_caller_has_opened_is_refused(monkeypatch):
+    """Each process would take itself for the only one."""
+    monkeypatch.setattr(parallel.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
+    with pytest.raises(OptionError, match="has opened a group of 2 processes"), parallel.join():
+        pass

@@ -244,6 +244,11 @@ def replace_validation(image_file, new):
             del file["valid"]
 
 
+def test_force_without_resume_has_no_effect_and_the_log_says_so(tiny, caplog):
+    run(tiny(epochs=1), force=True)
+    assert "force has no effect without resume" in caplog.text
+
+
 @pytest.mark.parametrize("new", ["pixels", "labels", "none"])
 def test_another_validation_set_is_refused_unless_forced(tiny, image_file, caplog, new):
     options = {"cosine": False, "ssl_method": "SupCon"}

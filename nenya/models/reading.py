@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import reprlib
@@ -15,7 +16,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from nenya.errors import CheckpointError
+from nenya.errors import CheckpointError, NenyaError
 from nenya.kernels import use_fast_convolutions
 from nenya.models import assemble_model
 from nenya.models.pickles import MOST_BYTES, Weighing
@@ -58,12 +59,13 @@ def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
         file: The checkpoint.
 
     Returns:
-        At least ``opt`` (a dict), ``model`` (without ``module.`` and ``_orig_mod.`` in its keys), ``optimizer``,
-        ``epoch``.
+        At least ``opt`` (a dict) and ``model`` (without ``module.`` and ``_orig_mod.`` in its keys); one that a
+        training wrote also has ``optimizer`` and ``epoch``.
 
     Raises:
         CheckpointError: Missing, damaged, of another kind, holding objects that are not data, or asking for more memory
             than any checkpoint.
+        NenyaError: The system does not let it be read: nothing is known of what it holds.
     """
     path = Path(file)
     if not path.is_file():
@@ -74,11 +76,15 @@ def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
             stream.seek(0)
             with torch.serialization.safe_globals([(_OldOptions, name) for name in _OLD_OPTION_CLASSES]):
                 state = torch.load(stream, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything from EOFError to RuntimeError on a damaged file
-        raise CheckpointError(
-            f"{path.absolute()} cannot be read as a checkpoint ({reason(error)}): it is damaged, of another kind, or "
-            "holds Python objects that Nenya does not load because loading them would run code."
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # a place that a damaged file names
+            raise _unusable(path, error) from error
+        raise NenyaError(
+            f"{path.absolute()} cannot be read: {error.strerror}. It may be sound: mend the permissions or the disk "
+            "and try again, or move it away to do without it."
         ) from error
+    except Exception as error:  # torch raises anything from EOFError to RuntimeError on a damaged file
+        raise _unusable(path, error) from error
     if not isinstance(state, dict) or not _are_weights(state.get("model")):
         raise CheckpointError(f"{path.absolute()} holds no 'model' weights: it is not a checkpoint of Nenya.")
     options = state.get("opt", {})
@@ -96,6 +102,13 @@ def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
     state["opt"] = dict(options if isinstance(options, dict) else vars(options))
     state["model"] = weights
     return state
+
+
+def _unusable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path.absolute()} cannot be read as a checkpoint ({reason(error)}): it is damaged, of another kind, or "
+        "holds Python objects that Nenya does not load because loading them would run code."
+    )
 
 
 def _require_sound(stream: IO[bytes]) -> None:
@@ -209,7 +222,7 @@ def load_model(file: str | os.PathLike[str]) -> tuple[SupConResNet, dict[str, An
         num_channels = weights["encoder.conv1.weight"].shape[1]
         with torch.device("meta"):  # without memory, which weights of odd shapes could ask for
             expected = assemble_model(name, head, feat_dim, num_channels).state_dict()
-        odd = odd_weights(weights, expected, any_precision=True)
+        odd = unsound_weights(weights, expected, any_precision=True)
         if odd:
             raise ValueError(odd)
         model = assemble_model(name, head, feat_dim, num_channels)
@@ -220,7 +233,7 @@ def load_model(file: str | os.PathLike[str]) -> tuple[SupConResNet, dict[str, An
     return model.eval(), options
 
 
-def odd_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, any_precision: bool = False) -> str:
+def unsound_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, any_precision: bool = False) -> str:
     """What of some tensors is not as in others, or not a finite number; empty if nothing is.
 
     Torch itself copies complex numbers without their imaginary part, and 8-bit ones as if they were weights.

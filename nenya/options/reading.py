@@ -30,7 +30,7 @@ _TOKEN = re.compile(r""""(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z)|//[^\n
 _UNKNOWN_ESCAPE = re.compile(r"""(?:\\["'\\/bfnrt\r\n]|\\u[0-9a-fA-F]{4}|[^\\])*+(\\.?)""", re.DOTALL)
 
 
-def read_json(path: str | os.PathLike[str]) -> tuple[dict[str, object], str]:
+def read_options_file(path: str | os.PathLike[str]) -> tuple[dict[str, object], str]:
     """Read a JSON object; ``//`` comments and trailing commas are allowed.
 
     Args:
@@ -51,6 +51,10 @@ def read_json(path: str | os.PathLike[str]) -> tuple[dict[str, object], str]:
             raise OptionError(f"{file} is not an ordinary file; {_EXPECTED}.")
         with file.open("rb") as opened:
             content = opened.read(MAX_BYTES + 1)
+    except OptionError:
+        raise
+    except ValueError as error:  # a null character, or one that the system cannot write
+        raise OptionError(f"{str(file)!r} can be no file's name ({error}): check the path.") from None
     except FileNotFoundError:
         raise OptionError(f"no options file at {file.absolute()}: check the path.") from None
     except OSError as error:
@@ -136,7 +140,7 @@ def _where_json_broke(reason: str, text: str) -> list[str]:
     hint = ""
     if re.match(r"(True|False|None)\b", rest):
         hint = "write true, false or null"
-    elif "#" in line[: column + 1]:
+    elif "#" in _TOKEN.sub("", line[: column + 1]):  # outside strings
         hint = "comments begin with //"
     elif re.search(r'(?<!\\)(?:\\\\)*\\"\s*(?:[,}]|$)', line):
         hint = "a backslash before the closing quote is part of the text: write / or \\\\"
@@ -152,13 +156,15 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
     """Read ``key=value`` texts as the command line gives them; a value that is not JSON is taken as text.
 
     Raises:
-        OptionError: A text without ``=``, or with a backslash in quotes that JSON knows no meaning for.
+        OptionError: A text without ``=``, a key twice, or a backslash in quotes that JSON knows no meaning for.
     """
     values: dict[str, object] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
             raise OptionError(f"--set {assignment}: expected key=value, e.g. --set epochs=20")
+        if key.strip() in values:
+            raise OptionError(f"--set {assignment}: {key.strip()} is given twice; give it once.")
         try:
             values[key.strip()] = json5.loads(value)
         except (ValueError, RecursionError):

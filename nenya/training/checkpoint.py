@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 import nenya
 from nenya.errors import CheckpointError, NenyaError
 from nenya.files import atomic_write
-from nenya.models.reading import bare_name, bare_names, odd_weights, reason, shown
+from nenya.models.reading import bare_name, bare_names, reason, shown, unsound_weights
 from nenya.models.reading import load_model as load_model
 from nenya.models.reading import read_checkpoint as read_checkpoint
 from nenya.params import Params
@@ -194,7 +194,7 @@ def _require_fit(state: dict[str, Any], model: nn.Module, optimizer: Optimizer) 
         raise ValueError(f'it has no "{missing}"')
     if more is not None:
         raise ValueError(f"it has {shown(more)}, which the model has not")
-    odd = odd_weights(state["model"], weights)
+    odd = unsound_weights(state["model"], weights)
     if odd:
         raise ValueError(odd)
     sizes = [[len(group["params"]) for group in groups] for groups in (optimizer.param_groups, groups_of(state))]
@@ -212,7 +212,7 @@ def _require_fit(state: dict[str, Any], model: nn.Module, optimizer: Optimizer) 
         own = parameters[number]
         if buffer.shape != own.shape:
             raise ValueError(f"momentum of shape {list(buffer.shape)} for weights {list(own.shape)}")
-        odd = odd_weights({names[number]: buffer}, {names[number]: own})
+        odd = unsound_weights({names[number]: buffer}, {names[number]: own})
         if odd:
             raise ValueError(f"momentum of {odd}")
 

@@ -33,12 +33,12 @@ def require_run(state: Mapping[str, Any], file: str | os.PathLike[str]) -> None:
         raise CheckpointError(
             f"{file} holds weights, but no optimizer state and epoch to go on from. Start again without --resume."
         )
-    odd = odd_part(state)
+    odd = unsound_part(state)
     if odd:
         raise CheckpointError(f"{file} holds {odd}: no run of Nenya wrote it. Start again without --resume.")
 
 
-def odd_part(state: Mapping[str, Any]) -> str:
+def unsound_part(state: Mapping[str, Any]) -> str:
     """A part of a checkpoint that is not what a run puts there, in words; empty if there is none.
 
     What earlier versions did not write may be missing.
@@ -69,7 +69,7 @@ def odd_part(state: Mapping[str, Any]) -> str:
     return _odd_optimizer(state["optimizer"])
 
 
-def odd_position(state: Mapping[str, Any], num_batches: int | None) -> str:
+def unsound_position(state: Mapping[str, Any], num_batches: int | None) -> str:
     """What in a checkpoint that has no odd part can still not be that of a run under way; empty if nothing.
 
     Args:

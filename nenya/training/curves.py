@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDER = "learning_curve"
-_NO_PACKING = {h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SHUFFLE}  # filters that change no dataset's size
+_NO_COMPRESSION = {h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SHUFFLE}  # filters that change no dataset's size
+_TABLE = re.compile(r"(.+)_(?:losses_train|losses_valid|health_valid)\.h5")
 _HEALTH_FIELDS = tuple(field.name for field in dataclasses.fields(Health))
 
 
@@ -93,10 +96,9 @@ class Curves:
             folder: The model folder.
             name: The model's name, with which the files' names begin.
 
-        A picture that cannot be drawn is a warning: what it shows is in the files.
-
         Raises:
-            NenyaError: They cannot be written.
+            NenyaError: They cannot be written. A picture that cannot be drawn is a warning: what it shows is in the
+                files.
         """
         if not (self.train.epochs or self.health):
             return
@@ -153,13 +155,13 @@ def find_name(folder: str | os.PathLike[str]) -> str:
     Raises:
         DataError: There are no curves, or those of several runs.
     """
-    suffix = "_losses_train.h5"
-    found = sorted(file.name.removesuffix(suffix) for file in (Path(folder) / FOLDER).glob(f"*{suffix}"))
+    files = (Path(folder) / FOLDER).glob("*.h5")
+    found = sorted({match[1] for file in files if (match := _TABLE.fullmatch(file.name))})
     if len(found) != 1:
         what = "no learning curves" if not found else f"curves of several runs ({', '.join(found)})"
         raise DataError(
             f"{Path(folder).absolute()} holds {what}; expected the model folder of one run, "
-            f"with {FOLDER}/<model_name>{suffix} in it."
+            f"with {FOLDER}/<model_name>_losses_train.h5 in it."
         )
     return found[0]
 
@@ -244,7 +246,7 @@ def _column(file: h5py.File, name: str) -> list[float]:
     if dataset.dtype.kind not in "fiu" or dataset.ndim != 1:
         raise ValueError(f"{name} is {dataset.dtype} of shape {dataset.shape}; expected numbers [n]")
     pipeline = dataset.id.get_create_plist()
-    if not {pipeline.get_filter(number)[0] for number in range(pipeline.get_nfilters())} <= _NO_PACKING:
+    if not {pipeline.get_filter(number)[0] for number in range(pipeline.get_nfilters())} <= _NO_COMPRESSION:
         raise ValueError(f"{name} is compressed; expected numbers as they are")
     if max(dataset.size, *(dataset.chunks or (0,))) * dataset.dtype.itemsize > file.id.get_filesize():
         raise ValueError(f"{name} declares {dataset.size} numbers, more than the file holds")
@@ -266,11 +268,15 @@ def _read_health(path: Path) -> dict[int, Health]:
     with _reading(path, "health figures") as file:
         if file is None:
             return {}
-        columns = [_column(file, name) for name in _HEALTH_FIELDS]
         epochs = _column(file, "epoch")
         if not _rise(epochs, 0):
             raise ValueError("its epochs are not whole numbers that rise from 0 on")
-        return {int(epoch): Health(*row) for epoch, row in zip(epochs, zip(*columns, strict=True), strict=True)}
+        columns = {name: _column(file, name) for name in _HEALTH_FIELDS if name in file}
+        if not columns:
+            raise ValueError("it holds none of them")
+        columns |= {name: [math.nan] * len(epochs) for name in _HEALTH_FIELDS if name not in file}  # of a later version
+        rows = zip(*(columns[name] for name in _HEALTH_FIELDS), strict=True)
+        return {int(epoch): Health(*row) for epoch, row in zip(epochs, rows, strict=True)}
 
 
 def _rise(epochs: Sequence[float], first: int) -> bool:

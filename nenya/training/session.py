@@ -22,9 +22,9 @@ from nenya.files import finish_setting_aside, set_aside, sole_writer, sweep
 from nenya.models.reading import read_checkpoint, shown
 from nenya.models.resnet_big import SupConResNet
 from nenya.options import DERIVED, HARMLESS, Options, Outputs
-from nenya.options.reading import read_json
+from nenya.options.reading import read_options_file
 from nenya.params import Params
-from nenya.training import curves as curve_files
+from nenya.training import curves as curves_module
 from nenya.training import events
 from nenya.training.checkpoint import (
     LAST,
@@ -36,7 +36,7 @@ from nenya.training.checkpoint import (
     restore,
     write_checkpoint,
 )
-from nenya.training.contents import odd_position, require_run
+from nenya.training.contents import require_run, unsound_position
 from nenya.training.curves import Curves, load_curves
 from nenya.training.step import Step
 
@@ -108,7 +108,7 @@ def claim_folder(opt: Params, stack: contextlib.ExitStack) -> None:
     stack.enter_context(sole_writer(folder))
     for target in finish_setting_aside(folder):
         logger.warning("a run was killed while it set aside what the folder held: the rest is in %s now, too", target)
-    for place in (folder, folder / curve_files.FOLDER):
+    for place in (folder, folder / curves_module.FOLDER):
         sweep(place)
 
 
@@ -147,7 +147,9 @@ def begin(state: Run, *, debug: bool, resume: bool, force: bool) -> None:
 
 @parallel.rank_zero
 def _find_position(state: Run, debug: bool, resume: bool, force: bool) -> None:
-    if not (resume and go_on(state, force=force)) and not (debug and _holds_debug_run_only(state)):
+    resumed = resume and go_on(state, force=force)
+    written_over = debug and _holds_debug_run_only(state)
+    if not resumed and not written_over:
         start_over(state)
     state.opt.save(state.folder / OPTIONS_FILE)
 
@@ -162,7 +164,7 @@ def _holds_debug_run_only(state: Run) -> bool:
         return (options.get("model_name"), options.get("trial")) == (state.outputs.name, state.opt.trial)
 
     try:
-        options, _ = read_json(state.folder / OPTIONS_FILE)
+        options, _ = read_options_file(state.folder / OPTIONS_FILE)
         return belong(options) and all(belong(read_checkpoint(path)["opt"]) for path in checkpoints(state.folder))
     except NenyaError:  # missing, or somebody else's
         return False
@@ -190,7 +192,7 @@ def _in_main_memory(state: dict[str, Any]) -> dict[str, Any]:
 
 def start_over(state: Run) -> None:
     """Begin with epoch 1; what an earlier run left in the folder is moved aside, never overwritten."""
-    outputs = [state.folder / name for name in (curve_files.FOLDER, events.FOLDER, OPTIONS_FILE)]
+    outputs = [state.folder / name for name in (curves_module.FOLDER, events.FOLDER, OPTIONS_FILE)]
     outputs += checkpoints(state.folder)
     if any(output.exists() for output in outputs):
         aside = set_aside(state.folder, outputs)
@@ -212,7 +214,8 @@ def go_on(state: Run, *, force: bool = False) -> bool:
         return False
     path, checkpoint = found
     require_run(checkpoint, path)
-    changed = changed_options(checkpoint["opt"], state.opt) + changed_data(checkpoint, state.data)
+    options, data = changed_options(checkpoint["opt"], state.opt), changed_data(checkpoint, state.data)
+    changed = [*options, *data.values()]
     if changed and not force:
         raise OptionError(
             f"options or data are not those that {path} was trained with, so that the run would not be the one that "
@@ -220,10 +223,30 @@ def go_on(state: Run, *, force: bool = False) -> bool:
             *(f"  {change}" for change in changed),
             "Give the old ones, or resume with --force, or begin a new run with another trial.",
         )
-    other_batches = any(not change.startswith("validation data") for change in changed)
-    odd = odd_position(checkpoint, None if other_batches else len(state.train))
-    if odd:
-        raise CheckpointError(f"{path} holds {odd}: no run of Nenya wrote it. Start again without --resume.")
+    other_batches = bool(options) or "training" in data
+    unsound = unsound_position(checkpoint, None if other_batches else len(state.train))
+    if unsound:
+        raise CheckpointError(f"{path} holds {unsound}: no run of Nenya wrote it. Start again without --resume.")
+    _take_position(state, checkpoint, path)
+    if changed:
+        logger.warning("changed since the checkpoint: %s", "; ".join(changed))
+    if state.partial_losses and other_batches:
+        logger.warning("the epoch that was under way begins anew, since its batches may not be the same")
+        state.partial_losses = []
+    state.curves = earlier_curves(state)
+    where = f" and batch {len(state.partial_losses)} of the next" if state.partial_losses else ""
+    logger.info("resuming from %s, after epoch %d%s", path, state.epoch, where)
+    if state.epoch >= state.opt.epochs:
+        logger.info("nothing left to do: epochs is %d", state.opt.epochs)
+    return True
+
+
+def _take_position(state: Run, checkpoint: dict[str, Any], path: Path) -> None:
+    """Put a run where a checkpoint was written: weights, optimizer, epochs and batches done.
+
+    Raises:
+        CheckpointError: It does not fit.
+    """
     restore(state.model, state.optimizer, checkpoint, path)
     state.epoch = checkpoint["epoch"]
     state.partial_losses = checkpoint.get("partial_losses", [])
@@ -236,17 +259,6 @@ def go_on(state: Run, *, force: bool = False) -> bool:
             now,
             before,
         )
-    if changed:
-        logger.warning("changed since the checkpoint: %s", "; ".join(changed))
-    if state.partial_losses and other_batches:
-        logger.warning("the epoch that was under way begins anew, since its batches may not be the same")
-        state.partial_losses = []
-    state.curves = earlier_curves(state)
-    where = f" and batch {len(state.partial_losses)} of the next" if state.partial_losses else ""
-    logger.info("resuming from %s, after epoch %d%s", path, state.epoch, where)
-    if state.epoch >= state.opt.epochs:
-        logger.info("nothing left to do: epochs is %d", state.opt.epochs)
-    return True
 
 
 def changed_options(before: dict[str, Any], opt: Params) -> list[str]:
@@ -261,14 +273,14 @@ def changed_options(before: dict[str, Any], opt: Params) -> list[str]:
     ]
 
 
-def changed_data(checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
-    """The same for the data sets; older checkpoints do not tell theirs."""
+def changed_data(checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> dict[str, str]:
+    """The same for the data sets, by their names; older checkpoints do not tell theirs."""
     before = {name: checkpoint.get(field) for name, field in DATA_FIELDS.items()}
-    return [
-        f"{name} data: {text[:300]} -> {now[name]}"
+    return {
+        name: f"{name} data: {text[:300]} -> {now[name]}"
         for name, text in before.items()
         if text is not None and text != now[name]
-    ]
+    }
 
 
 def earlier_curves(state: Run) -> Curves:
@@ -276,7 +288,7 @@ def earlier_curves(state: Run) -> Curves:
     try:
         curves = load_curves(state.folder, state.outputs.name).until(state.epoch)
     except DataError as error:
-        aside = set_aside(state.folder, [state.folder / curve_files.FOLDER])
+        aside = set_aside(state.folder, [state.folder / curves_module.FOLDER])
         logger.warning("%s They are in %s now; the curves begin anew.", error, aside)
         return Curves()
     if len(curves.train.epochs) < state.epoch:

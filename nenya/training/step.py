@@ -76,7 +76,7 @@ def compute_gradient(model: nn.Module, criterion: nn.Module, batch: Batch, step:
     Args:
         model: Images [2B, C, h, w] -> z [2B, D], on the device; a `DistributedDataParallel` one averages the processes'
             gradients, which then are those of the loss of all processes' batch.
-        criterion: z [B, 2, D] and labels [B] or None -> scalar.
+        criterion: z [B, 2, D] and labels [B] or None -> scalar; with several processes a `SupConLoss`.
         batch: The views, of this process.
         step: How the batch is computed.
 
@@ -85,6 +85,7 @@ def compute_gradient(model: nn.Module, criterion: nn.Module, batch: Batch, step:
 
     Raises:
         DataError: SupCon without labels.
+        OptionError: Several processes, and another criterion.
     """
     num_parts = step.num_parts(len(batch.view1))
     if num_parts > 1:
@@ -157,9 +158,18 @@ def batch_loss(criterion: nn.Module, z: Tensor, labels: Tensor | None, *, shared
 
     Returns:
         Scalar, differentiable.
+
+    Raises:
+        OptionError: A part is wanted, there are several processes, and the criterion is no `SupConLoss`.
     """
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     with torch.autocast(z.device.type, enabled=False):
-        of_all = shared and isinstance(criterion, SupConLoss)
-        loss: Tensor = criterion.share(z, labels) if of_all else criterion(z, labels)  # type: ignore[operator]
+        if shared and isinstance(criterion, SupConLoss):
+            return criterion.share(z, labels)
+        if shared and parallel.current().size > 1:
+            raise OptionError(
+                f"{type(criterion).__name__} does not know the embeddings of the other processes, so that their losses "
+                "do not add up to that of the whole batch: take SupConLoss, or train in one process."
+            )
+        loss: Tensor = criterion(z, labels)
     return loss

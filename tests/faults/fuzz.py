@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from nenya.options import ALIASES, IGNORED, table
-from nenya.options.reading import read_json
+from nenya.options.reading import read_options_file
 from tests.conftest import _cutouts
 from tests.faults.harness import DONE, USER_MISTAKE, Ended, Record, Shop, in_child, recording
 
@@ -162,7 +162,7 @@ def malformed_options(shop: Shop, count: int, seed: int) -> Record:
     draw = random.Random(seed)
     images = shop.images("fuzz.h5")
     good = [json.loads(shop.options("fuzz").read_text()) | {"images_file": str(images)}]
-    good += [read_json(path)[0] for path in sorted(EXAMPLES.glob("*.json"))]
+    good += [read_options_file(path)[0] for path in sorted(EXAMPLES.glob("*.json"))]
     makers = draw.choices(list(OPTIONS), weights=list(OPTIONS.values()), k=count)
 
     def spoil(number: int) -> tuple[str, bytes]:

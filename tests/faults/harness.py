@@ -181,6 +181,7 @@ def _fork(work: Callable[[], None], log: Path) -> int:
 def _become_a_program(log: Path) -> None:
     """Undo in a child what a test runner has set up."""
     faulthandler.disable()
+    torch.set_num_threads(1)  # others of the parent's are not here, and OpenMP would wait for them
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for standard in (1, 2):
         os.dup2(descriptor, standard)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import io
 import os
 import pickle
@@ -18,7 +19,7 @@ from torch import nn
 
 import nenya
 import nenya.params
-from nenya.errors import CheckpointError
+from nenya.errors import CheckpointError, NenyaError
 from nenya.models import assemble_model
 from nenya.params import Params
 from nenya.training.checkpoint import (
@@ -593,7 +594,7 @@ def test_the_newest_is_the_last(tmp_path):
     assert (path.name, state["epoch"]) == (LAST, 11)
 
 
-def test_damaged_ones_are_passed_over_aloud_to_the_newest_whole_one(tmp_path, caplog):
+def test_damaged_ones_are_passed_over_in_the_log_to_the_newest_whole_one(tmp_path, caplog):
     for epoch in (8, 9, 10):
         save_small(epoch_file(tmp_path, epoch), epoch)
     (tmp_path / LAST).write_bytes(b"")
@@ -608,6 +609,22 @@ def test_damaged_ones_are_passed_over_aloud_to_the_newest_whole_one(tmp_path, ca
     assert len(named) == 2
     assert LAST in named[0]
     assert "ckpt_epoch_10.pth" in named[1]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_one_that_the_system_does_not_give_is_not_passed_over(tmp_path, monkeypatch, number):
+    save_small(epoch_file(tmp_path, 1), 1)
+    save_small(tmp_path / LAST, 2)
+    open_path = Path.open
+
+    def refuse(path, *arguments, **named):
+        if path.name == LAST:
+            raise OSError(number, os.strerror(number))
+        return open_path(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(NenyaError, match=rf"{LAST} cannot be read: {os.strerror(number)}\. It may be sound"):
+        newest_whole(tmp_path)
 
 
 def test_none_that_can_be_read_is_an_error_and_none_at_all_is_not(tmp_path):

@@ -144,6 +144,24 @@ def test_redrawing_without_curves_is_an_error_that_says_what_was_expected(tmp_pa
         find_name(tmp_path / "not there")
 
 
+def test_a_run_in_its_first_epoch_has_curves_to_draw(tmp_path, undrawn):
+    Curves(health={0: figures(0.1)}).save(tmp_path, NAME)  # of the untrained network
+    assert find_name(tmp_path) == NAME
+    assert redraw(tmp_path) == picture_file(tmp_path, NAME)
+
+
+def test_figures_that_an_older_version_did_not_measure_are_nan(tmp_path, undrawn):
+    make_curves().save(tmp_path, NAME)
+    path = tmp_path / "learning_curve" / f"{NAME}_health_valid.h5"
+    with h5py.File(path, "r") as file:
+        columns = {name: file[name][...] for name in file if name != "spread_z"}
+    with h5py.File(path, "w") as file:
+        file.update(columns)
+    loaded = load_curves(tmp_path, NAME).health
+    assert {epoch: found.effective_rank for epoch, found in loaded.items()} == {0: 5.1, 2: 5.4}
+    assert all(np.isnan(found.spread_z) for found in loaded.values())
+
+
 def test_curves_of_several_runs_in_one_folder_are_an_error_that_names_them(tmp_path, undrawn):
     make_curves(valid=False).save(tmp_path, "b")
     assert find_name(tmp_path) == "b"

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from nenya import parallel
 from nenya.data.batch import Batch, as_batch
-from nenya.errors import DataError
+from nenya.errors import DataError, OptionError
 from nenya.losses import SupConLoss
-from nenya.training.step import Step, contrastive_loss, labels_for, pair_views, stack_views
+from nenya.place import Ranks
+from nenya.training.step import Step, compute_gradient, contrastive_loss, labels_for, pair_views, stack_views
 
 MODEL = torch.nn.Linear(1, 1)
 CPU = torch.device("cpu")
@@ -75,3 +77,17 @@ def test_views_of_any_type_become_the_models(given_type):
     batch = as_batch([torch.ones(2, 1, 4, 4, dtype=given_type)] * 2)
     assert stack_views(batch, MODEL, CPU).dtype == torch.float32
     assert stack_views(batch, torch.nn.Linear(1, 1).double(), CPU).dtype == torch.float64
+
+
+def test_a_criterion_that_does_not_know_other_processes_is_refused_beside_them(monkeypatch):
+    """Its losses would add up to another one than that of the whole batch."""
+
+    class Spread(nn.Module):
+        def forward(self, z, labels=None):
+            return -z.std(dim=0).sum()
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(40, 4))
+    compute_gradient(model, Spread(), BATCH, Step("SimCLR", CPU))
+    monkeypatch.setattr(parallel, "current", lambda: Ranks(0, 2, 0))
+    with pytest.raises(OptionError, match="Spread does not know the embeddings of the other processes"):
+        compute_gradient(model, Spread(), BATCH, Step("SimCLR", CPU))
