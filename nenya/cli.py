@@ -75,7 +75,7 @@ def train(
     - `nenya train opts.json --nproc auto`
     """
     from nenya.console import silence, silent
-    from nenya.place import place_from_environment
+    from nenya.place import place_from_environment, require_even_shares
 
     processes = launch.num_processes(nproc)
     ranks = place_from_environment()[0]
@@ -86,8 +86,8 @@ def train(
     if debug and resume:
         raise OptionError("a debug run has nothing to resume: give either --debug or --resume.")
     if processes > 1:
-        with silent():
-            _options(options_file, settings)  # a mistake in them is told here, once
+        with silent():  # a mistake is told here, once
+            require_even_shares(_options(options_file, settings).batch_size_train, processes)
         flags = [f"--{name}" for name, given in (("debug", debug), ("resume", resume), ("force", force)) if given]
         pairs = [text for setting in settings or () for text in ("--set", setting)]
         raise typer.Exit(launch.start(processes, ["train", str(options_file), *flags, *pairs]))

@@ -31,6 +31,8 @@ try:
 except ImportError:  # Windows has no flock: there the folder is not guarded
     fcntl = None
 
+_MOST_SEALED = 2**29  # bytes of a file that is read into memory; curves of a million steps have 24 MB
+_MOST_NOTED = 2**20  # bytes of a note
 _ASIDE = "earlier_run_"  # and a number: a folder of files that were set aside
 _UNFINISHED = "-unfinished-"  # in the names of temporary files, so that they can be told from the user's
 _TEMPORARY = re.compile(rf"\..+{_UNFINISHED}[a-z0-9_]{{8}}\.(pth|h5|json|png)")  # such a name in full
@@ -134,6 +136,8 @@ def sealed_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
 
     if not Path(path).is_file():
         raise OSError("it is not an ordinary file")
+    if Path(path).stat().st_size > _MOST_SEALED:
+        raise OSError(f"it has {Path(path).stat().st_size} bytes, more than any that was written so")
     content = memoryview(Path(path).read_bytes())
     length = len(_seal(b""))
     body, seal = content[:-length], bytes(content[-length:])
@@ -207,7 +211,7 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
                 # Some network file systems know no locks: two runs at once are then the user's to avoid.
                 pass
         handle.seek(0)
-        if not re.fullmatch(rb"\d*\s*", handle.read(100)):
+        if not re.fullmatch(rb"(\d{1,10}\s{1,2})?", handle.read(100)):
             raise _foreign(path)
         try:
             handle.truncate(0)
@@ -251,7 +255,7 @@ def set_aside(folder: str | os.PathLike[str], files: Iterable[Path]) -> Path:
         NenyaError: They cannot be moved.
     """
     number = 1
-    while (target := Path(folder) / f"{_ASIDE}{number}").exists():
+    while _is_there(target := Path(folder) / f"{_ASIDE}{number}"):
         number += 1
     names = [file.name for file in files if _is_there(file)]
     with atomic_write(_note_of(target)) as temporary:
@@ -274,9 +278,12 @@ def finish_setting_aside(folder: str | os.PathLike[str]) -> list[Path]:
     """
     targets = []
     for note in sorted(Path(folder).glob(f".{_ASIDE}*.json")):
+        if not re.fullmatch(rf"\.{_ASIDE}[0-9]+\.json", note.name):
+            continue
         target = note.with_name(note.stem[1:])
         try:
-            names = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+            sound = note.is_file() and note.stat().st_size <= _MOST_NOTED
+            names = json.loads(note.read_text(encoding="utf-8")) if sound else None
         except (OSError, ValueError, RecursionError):
             names = None
         if not isinstance(names, list) or not all(isinstance(name, str) and _is_plain(name) for name in names):
@@ -292,8 +299,8 @@ def _note_of(target: Path) -> Path:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name leads to nothing but a file or folder of this name."""
-    return Path(name).name == name and name not in ("", ".", "..")
+    """Whether a name leads to nothing but a file or folder of this name, and is no hidden one, as the lock is."""
+    return Path(name).name == name and not name.startswith(".") and name != ""
 
 
 def _is_there(file: Path) -> bool:

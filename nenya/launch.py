@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -59,8 +60,8 @@ def num_processes(wanted: str) -> int:
         import torch  # takes seconds, which the processes spend anyway
 
         return max(1, torch.cuda.device_count())
-    if not (wanted.isascii() and wanted.isdecimal()) or int(wanted) < 1:
-        raise OptionError(f"--nproc is {wanted!r}; expected a number of processes from 1, or auto for one a GPU.")
+    if not re.fullmatch(r"0*[1-9][0-9]{0,5}", wanted):
+        raise OptionError(f"--nproc is {wanted[:40]!r}; expected a number of processes from 1, or auto for one a GPU.")
     return int(wanted)
 
 

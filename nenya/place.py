@@ -191,9 +191,23 @@ def _ranks(starter: _Starter, environment: Mapping[str, str]) -> Ranks:
 
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "0")
-    if not (text.isascii() and text.isdecimal()):
-        raise OptionError(f"the environment variable {name} is {text!r}; expected a whole number from 0.")
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise OptionError(f"the environment variable {name} is {text[:40]!r}; expected a whole number from 0.")
     return int(text)
+
+
+def require_even_shares(batch_size: int, processes: int) -> None:
+    """See that the processes of a run can have a training batch in equal shares.
+
+    Raises:
+        OptionError: They cannot.
+    """
+    if batch_size % processes:
+        near = [size for size in (batch_size // processes * processes, -(-batch_size // processes) * processes) if size]
+        raise OptionError(
+            f"batch_size_train is {batch_size}, which {processes} processes cannot share evenly: choose "
+            f"{' or '.join(map(str, near))}, or another number of processes."
+        )
 
 
 def _require_address(environment: Mapping[str, str]) -> None:

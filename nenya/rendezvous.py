@@ -121,10 +121,12 @@ def _await_everyone(store: Store, size: int, environment: Mapping[str, str]) -> 
 def _hosts_without(hosts: Sequence[str], size: int, environment: Mapping[str, str]) -> list[str]:
     """The hosts of a Slurm step from which no process has come."""
     nodes = node_list(environment)
-    if nodes is None:
-        return []
     names = {host.partition(".")[0] for host in hosts}
-    return [node for node in islice(node_names(nodes), size) if node.partition(".")[0] not in names]
+    try:
+        listed = list(islice(node_names(nodes), size)) if nodes is not None else []
+    except OptionError:  # of a form that is not known; nothing but this message depends on it
+        return []
+    return [node for node in listed if node.partition(".")[0] not in names]
 
 
 def _not_told() -> NoReturn:

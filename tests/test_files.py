@@ -14,7 +14,7 @@ import pytest
 
 from nenya import files
 from nenya.errors import NenyaError
-from nenya.files import atomic_write, finish_setting_aside, set_aside, sole_writer, sweep
+from nenya.files import atomic_write, finish_setting_aside, sealed_hdf5, set_aside, sole_writer, sweep
 
 ROOT = Path(files.__file__).parents[1]
 
@@ -304,7 +304,9 @@ def test_what_a_killed_process_left_where_it_was_is_moved_at_the_next_start(tmp_
     assert finish_setting_aside(tmp_path) == []
 
 
-@pytest.mark.parametrize("note", ["{", "3", "[3]", '["../precious"]', '["/etc/x"]', '[""]', '[".."]', "[" * 100_000])
+@pytest.mark.parametrize(
+    "note", ["{", "3", "[3]", '["../precious"]', '["/etc/x"]', '[""]', '[".."]', '[".lock"]', "[" * 100_000]
+)
 def test_a_note_of_another_program_moves_nothing(tmp_path, note):
     folder = tmp_path / "models"
     folder.mkdir()
@@ -313,6 +315,23 @@ def test_a_note_of_another_program_moves_nothing(tmp_path, note):
     with pytest.raises(NenyaError, match=r"earlier_run_1\.json was not written by Nenya"):
         finish_setting_aside(folder)
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_note_of_another_name_is_left_as_it_is(tmp_path):
+    (tmp_path / ".earlier_run_of_mine.json").write_text("[]")
+    assert finish_setting_aside(tmp_path) == []
+    assert names(tmp_path) == [".earlier_run_of_mine.json"]
+
+
+def test_files_with_holes_are_not_read_into_memory(tmp_path):
+    (tmp_path / "models").mkdir()
+    for path in (tmp_path / "curves.h5", tmp_path / "models" / ".earlier_run_1.json"):
+        path.touch()
+        os.truncate(path, 2**32)
+    with pytest.raises(OSError, match="4294967296 bytes, more than any"), sealed_hdf5(tmp_path / "curves.h5"):
+        pass
+    with pytest.raises(NenyaError, match="was not written by Nenya"):
+        finish_setting_aside(tmp_path / "models")
 
 
 def test_what_was_written_since_is_not_overwritten_by_what_is_set_aside(tmp_path):

@@ -614,13 +614,14 @@ NAMES = {
 }
 PAIRS = [(option, *pair) for option in sorted(NAMES) for pair in itertools.permutations(NAMES[option], 2)]
 VALUES = {"ssl_method": ("SimCLR", "SupCon"), "ssl_model": ("resnet18", "resnet34"), "random_jitter": ([9, 1], [8, 2])}
-GIVE_WAY = ["eval_key", "batch_size_eval", "batch_size"]  # for another stage, for several options: the last the most
+#: Names for another stage, or an earlier one that was no longer read, give way; those for several options the most.
+GIVE_WAY = dict.fromkeys(("eval_key", "batch_size_eval", "model", "modis_file", "data_key"), 1) | {"batch_size": 2}
 
 
 @pytest.mark.parametrize(("option", "one", "other"), PAIRS)
 def test_of_two_names_of_an_option_the_more_specific_counts_in_either_order(refusal, option, one, other):
     values = VALUES.get(option, (16, 48) if "batch" in option else ("a", "b"))
-    yields = [GIVE_WAY.index(name) if name in GIVE_WAY else -1 for name in (one, other)]
+    yields = [GIVE_WAY.get(name, 0) for name in (one, other)]
     if yields[0] == yields[1]:
         message = refusal(json.dumps({one: values[0], other: values[1]}))
         assert one in message
@@ -638,6 +639,15 @@ def test_two_names_of_an_option_that_agree(option, one, other):
     opt = Params.from_dict({one: value, other: value})
     assert opt == Params.from_dict({one: value} if one == "batch_size" else {other: value})
     assert option in opt.dict
+
+
+def test_null_gives_way_to_a_value():
+    for values in (
+        {"random_jitter": None, "random_cropjitter": [40, 5]},
+        {"random_jitter": [40, 5], "random_cropjitter": None},
+    ):
+        assert Params.from_dict(values).random_jitter == (40, 5)
+    assert Params.from_dict({"data_folder": None}).data_folder == "./"
 
 
 def test_names_that_gave_way_are_replaced_by_what_is_set_later():

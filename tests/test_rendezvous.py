@@ -82,6 +82,12 @@ def test_process_0_tells_who_is_missing_and_names_them_when_it_gives_up(tmp_path
     )
 
 
+def test_a_node_list_of_unknown_form_ends_nothing_where_it_is_not_needed(tmp_path):
+    environment = {RENDEZVOUS_FILE: str(tmp_path / "file"), "SLURM_STEP_NODELIST": "n[1-10:2]"}
+    with pytest.raises(OtherProcessError, match="in vain for process 1 of 2"):
+        meet(Ranks(0, 2), environment)
+
+
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [

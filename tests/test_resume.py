@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from nenya.errors import CheckpointError, OptionError
+from nenya.errors import CheckpointError, NenyaError, OptionError
 from nenya.train import TO_BE_CONTINUED, run
 from nenya.training.checkpoint import LAST, PREVIOUS, keep_previous, newest_whole, read_checkpoint
 from nenya.training.curves import load_curves
@@ -390,3 +390,45 @@ def test_a_start_that_was_killed_while_it_cleared_the_folder_is_never_resumed_fr
     assert {path.name for path in (first.folder / "earlier_run_1").iterdir()} == before
     assert again.epoch == 2
     assert again.curves.train.epochs == [1, 2]
+
+
+def test_a_resumed_run_sets_aside_what_it_would_write_over_and_has_not_written(tiny, caplog):
+    folder = run(tiny(epochs=1, save_freq=1, cosine=False, keep=1)).folder
+    other = run(tiny(epochs=1, trial="other")).folder / LAST
+    foreign = {"ckpt_epoch_2.pth": b"mine", "previous.pth": other.read_bytes(), "options.json": b"{}"}
+    own_past = other.read_bytes()  # at the name of a checkpoint that the run has listed, and would remove
+    for name, content in {**foreign, "ckpt_epoch_1.pth": own_past}.items():
+        (folder / name).write_bytes(content)
+    run(tiny(epochs=2, save_freq=1, cosine=False, keep=1), resume=True)
+    aside = folder / "earlier_run_1"
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == {**foreign, "ckpt_epoch_1.pth": own_past}
+    assert "not written by this run, or damaged: options.json, previous.pth, ckpt_epoch_2.pth" in caplog.text
+    assert read_checkpoint(folder / "ckpt_epoch_2.pth")["epoch"] == 2
+
+
+def test_a_run_killed_after_its_epoch_checkpoint_leaves_nothing_to_set_aside(tiny, monkeypatch):
+    """That checkpoint is in no list yet, but it is the run's own."""
+    options = tiny(epochs=2, save_freq=1, cosine=False)
+    folder = run(tiny(epochs=1, save_freq=1, cosine=False)).folder
+    before = (folder / LAST).read_bytes()
+    run(options, resume=True)
+    (folder / LAST).write_bytes(before)
+    run(options, resume=True)
+    assert not (folder / "earlier_run_1").exists()
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "pipe"])
+def test_what_leads_to_no_checkpoint_is_refused_on_resume_and_set_aside_else(tiny, what):
+    folder = run(tiny(epochs=1)).folder
+    last = folder / LAST
+    last.unlink()
+    make = {"link": lambda: last.symlink_to("gone.pth"), "folder": last.mkdir, "pipe": lambda: os.mkfifo(last)}
+    make[what]()
+    with pytest.raises(
+        NenyaError, match="a link to gone.pth, where no file is" if what == "link" else "no ordinary file"
+    ):
+        run(tiny(epochs=1), resume=True)
+    run(tiny(epochs=1))
+    assert os.path.lexists(folder / "earlier_run_1" / LAST)
+    assert last.is_file()
+    assert not last.is_symlink()

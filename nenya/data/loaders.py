@@ -38,8 +38,9 @@ from nenya.data.order import (
     windows_in_order,
 )
 from nenya.data.statistics import Statistics, look_at
-from nenya.errors import DataError, OptionError
+from nenya.errors import DataError
 from nenya.params import Params
+from nenya.place import require_even_shares
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +124,7 @@ class ViewLoader:
             )
         if not self.train:
             return min(batch_size, count)
-        if batch_size % ranks:
-            near = [size for size in (batch_size // ranks * ranks, -(-batch_size // ranks) * ranks) if size]
-            raise OptionError(
-                f"batch_size_train is {batch_size}, which {ranks} processes cannot share evenly: choose "
-                f"{' or '.join(map(str, near))}."
-            )
+        require_even_shares(batch_size, ranks)
         if count >= batch_size:
             return batch_size
         reduced = count // ranks * ranks

@@ -21,8 +21,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "random_cropjitter": ("random_jitter",),
 }
 
-#: Old names that were for the encoding of cutouts after training: they count where no other name gives their option.
-GIVING_WAY = frozenset({"batch_size_eval", "eval_key"})
+#: Old names that count where no other name gives their option: those that were for the encoding of cutouts after
+#: training, and those that the historical code itself no longer read beside the later name.
+GIVING_WAY = frozenset({"batch_size_eval", "eval_key", "model", "modis_file", "data_key"})
 
 _EXTRACTION = "Extraction of cutouts."
 _PREPROCESSING = "Preprocessing of cutouts."
@@ -70,14 +71,20 @@ IGNORED: dict[str, str] = {
 }  # fmt: skip
 
 #: What null meant to the historical code where an option has no null: it saved its files with nulls in them.
-NULLS: dict[str, object] = {"cosine": False, "cuda_use": False, "gauss_noise": 0.0, "warmup_from": 0.01}
+NULLS: dict[str, object] = {
+    "data_folder": "./",
+    "cosine": False,
+    "cuda_use": False,
+    "gauss_noise": 0.0,
+    "warmup_from": 0.01,
+}
 
 
 def present_names(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
     """Give values the present names of their options, whatever the order in which they stand.
 
-    The more specific of two names counts: an option's own name, and an old one for it alone, before one that was for
-    the encoding, before one that stands for several options.
+    The more specific of two names counts: an option's own name, and an old one for it alone, before one that gives
+    way, before one that stands for several options. Of two names of the same right, null gives way.
 
     Args:
         values: Names and values.
@@ -90,13 +97,13 @@ def present_names(values: Mapping[str, object]) -> tuple[dict[str, object], dict
     present = {name: value for name, value in values.items() if name not in ALIASES}
     problems: dict[str, str] = {}
     for option in dict.fromkeys(target for targets in ALIASES.values() for target in targets):
-        given = sorted((_generality(name), name) for name in _names_of(option) if name in values)
+        given = sorted((_generality(name), values[name] is None, name) for name in _names_of(option) if name in values)
         if not given:
             continue
-        lowest, counts = given[0]
+        lowest, _, counts = given[0]
         present[option] = values[counts]
-        for generality, name in given[1:]:
-            if generality == lowest and values[name] != values[counts]:
+        for generality, is_null, name in given[1:]:
+            if generality == lowest and not is_null and values[name] != values[counts]:
                 problems[name] = (
                     f"found {shown(values[name])}, but {counts} is {shown(values[counts])}; give one of them"
                 )
@@ -113,7 +120,7 @@ def _names_of(option: str) -> list[str]:
 
 
 def _generality(name: str) -> int:
-    """0 for the name of one option of the training, 1 for one of the encoding, 2 for one of several options."""
+    """0 for the name of one option, 1 for one that gives way, 2 for one of several options."""
     if name in GIVING_WAY:
         return 1
     return 2 if len(ALIASES.get(name, ())) > 1 else 0

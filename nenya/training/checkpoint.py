@@ -236,8 +236,13 @@ def newest_whole(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] 
 
     Raises:
         CheckpointError: There are checkpoints, but none can be read.
+        NenyaError: What has the name of one leads to no file, or cannot be read now.
     """
     candidates = checkpoints(folder)
+    for path in candidates:
+        if not path.is_file():
+            link = f"a link to {path.readlink()}, where no file is" if path.is_symlink() else "no ordinary file"
+            raise NenyaError(f"{path.absolute()} is {link}: bring the checkpoint back, or move this away.")
     found: list[tuple[Path, dict[str, Any]]] = []
     for path in candidates:
         try:
@@ -262,9 +267,15 @@ def _progress(state: dict[str, Any]) -> tuple[int, int]:
     return (epoch if isinstance(epoch, int) else -1, len(losses) if isinstance(losses, list) else 0)
 
 
+def epoch_of(path: Path) -> int:
+    """The epoch that a checkpoint's name tells; 0 where it tells none."""
+    match = EPOCH_FILE.fullmatch(path.name)
+    return int(match[1]) if match else 0
+
+
 def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
-    """The checkpoints in a model folder: `LAST`, `PREVIOUS`, then those of single epochs, newest first."""
+    """What has the name of a checkpoint in a model folder: `LAST`, `PREVIOUS`, then single epochs, newest first."""
     path = Path(folder)
     numbered = [(int(match[1]), file) for file in path.glob("*.pth") if (match := EPOCH_FILE.fullmatch(file.name))]
-    last = [path / name for name in (LAST, PREVIOUS) if (path / name).is_file()]
+    last = [path / name for name in (LAST, PREVIOUS) if os.path.lexists(path / name)]
     return last + [file for _, file in sorted(numbered, reverse=True)]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nenya.drawing import attempt, picture
-from nenya.errors import DataError, printable
+from nenya.errors import DataError, NenyaError, printable
 from nenya.evaluation.health import Health
 from nenya.files import atomic_hdf5, sealed_hdf5
 from nenya.training.ledger import Pass
@@ -177,10 +177,20 @@ def redraw(folder: str | os.PathLike[str]) -> Path:
 
     Raises:
         DataError: The folder holds no curves, or damaged ones.
+        NenyaError: They cannot be drawn, or the picture cannot be written.
     """
     name = find_name(folder)
     path = picture_file(folder, name)
-    draw(load_curves(folder, name), path, name)
+    curves = load_curves(folder, name)
+    try:
+        draw(curves, path, name)
+    except NenyaError:
+        raise
+    except Exception as error:  # matplotlib's, of any kind
+        raise NenyaError(
+            f"cannot draw {path}: {type(error).__name__}: {str(error)[:200]}. See whether the curves hold absurd "
+            "values, and to the settings of matplotlib."
+        ) from error
     return path
 
 

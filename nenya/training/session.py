@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,9 +29,11 @@ from nenya.training import curves as curves_module
 from nenya.training import events
 from nenya.training.checkpoint import (
     LAST,
+    PREVIOUS,
     checkpoints,
     drop_old_epochs,
     epoch_file,
+    epoch_of,
     keep_previous,
     newest_whole,
     restore,
@@ -159,15 +162,16 @@ def _holds_debug_run_only(state: Run) -> bool:
 
     A run of a trial named ``..._debug`` would have the same folder, but another trial.
     """
+    return all(_is_of_run(path, state) for path in (state.folder / OPTIONS_FILE, *checkpoints(state.folder)))
 
-    def belong(options: Mapping[str, Any]) -> bool:
-        return (options.get("model_name"), options.get("trial")) == (state.outputs.name, state.opt.trial)
 
+def _is_of_run(path: Path, state: Run) -> bool:
+    """Whether a checkpoint, or a file of options, is one that a run of this name and trial has written."""
     try:
-        options, _ = read_options_file(state.folder / OPTIONS_FILE)
-        return belong(options) and all(belong(read_checkpoint(path)["opt"]) for path in checkpoints(state.folder))
-    except NenyaError:  # missing, or somebody else's
+        options = read_options_file(path)[0] if path.name == OPTIONS_FILE else read_checkpoint(path)["opt"]
+    except NenyaError:  # missing, damaged, or somebody else's
         return False
+    return (options.get("model_name"), options.get("trial")) == (state.outputs.name, state.opt.trial)
 
 
 def _share_position(state: Run) -> None:
@@ -194,7 +198,7 @@ def start_over(state: Run) -> None:
     """Begin with epoch 1; what an earlier run left in the folder is moved aside, never overwritten."""
     outputs = [state.folder / name for name in (curves_module.FOLDER, events.FOLDER, OPTIONS_FILE)]
     outputs += checkpoints(state.folder)
-    if any(output.exists() for output in outputs):
+    if any(os.path.lexists(output) for output in outputs):
         aside = set_aside(state.folder, outputs)
         logger.warning("the folder held an earlier run (not resumed): its files are in %s now", aside)
 
@@ -228,6 +232,7 @@ def go_on(state: Run, *, force: bool = False) -> bool:
     if unsound:
         raise CheckpointError(f"{path} holds {unsound}: no run of Nenya wrote it. Start again without --resume.")
     _take_position(state, checkpoint, path)
+    _spare_others(state, path)
     if changed:
         logger.warning("changed since the checkpoint: %s", "; ".join(changed))
     if state.partial_losses and other_batches:
@@ -239,6 +244,25 @@ def go_on(state: Run, *, force: bool = False) -> bool:
     if state.epoch >= state.opt.epochs:
         logger.info("nothing left to do: epochs is %d", state.opt.epochs)
     return True
+
+
+def _spare_others(state: Run, resumed: Path) -> None:
+    """Set aside what the run would write over or remove, and has not written itself; damaged files among it.
+
+    Not the checkpoint that it goes on from: until the next one is written, there may be no other.
+    """
+    removable = state.epoch_files if state.opt.keep is not None else []
+    others = [
+        path
+        for path in (state.folder / OPTIONS_FILE, *checkpoints(state.folder))
+        if path.name in (LAST, PREVIOUS, OPTIONS_FILE, *removable) or epoch_of(path) > state.epoch
+        if path != resumed and os.path.lexists(path) and not _is_of_run(path, state)
+    ]
+    if others:
+        state.epoch_files = [name for name in state.epoch_files if name not in {path.name for path in others}]
+        aside = set_aside(state.folder, others)
+        names = ", ".join(path.name for path in others)
+        logger.warning("not written by this run, or damaged: %s. They are in %s now", names, aside)
 
 
 def _take_position(state: Run, checkpoint: dict[str, Any], path: Path) -> None:

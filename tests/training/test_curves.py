@@ -162,6 +162,14 @@ def test_figures_that_an_older_version_did_not_measure_are_nan(tmp_path, undrawn
     assert all(np.isnan(found.spread_z) for found in loaded.values())
 
 
+def test_curves_that_cannot_be_drawn_are_the_users_to_look_at(tmp_path):
+    curves = Curves()
+    curves.train.add(1, one_pass(1e308, -1e308))
+    curves.save(tmp_path, NAME)  # a warning only
+    with pytest.raises(NenyaError, match=r"cannot draw .*curves\.png: ValueError: .* absurd values"):
+        redraw(tmp_path)
+
+
 def test_curves_of_several_runs_in_one_folder_are_an_error_that_names_them(tmp_path, undrawn):
     make_curves(valid=False).save(tmp_path, "b")
     assert find_name(tmp_path) == "b"
