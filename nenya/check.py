@@ -14,6 +14,7 @@ from torch import Tensor
 from nenya.console import show_log
 from nenya.data.datasets import open_loaders
 from nenya.data.loaders import ViewLoader
+from nenya.data.table import look_beside
 from nenya.errors import OptionError
 from nenya.machine.device import choose_device, choose_precision
 from nenya.machine.memory import free_memory
@@ -58,7 +59,7 @@ def check_run(opt: Params) -> list[str]:
     with torch.device("meta"):
         model = build_model(opt, train.images.num_channels)
     step = Step.from_options(opt, choose_device(opt.cuda_use))
-    lines = describe_run(opt, train, valid, model, step) + describe_pixels(train, valid)
+    lines = describe_run(opt, train, valid, model, step, look_beside(train.images.path)) + describe_pixels(train, valid)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     dtype = choose_precision(step.precision, step.device)
     need = step_bytes(opt, train, dtype, -(-train.batch_size // step.num_parts(train.batch_size)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nenya import __version__, launch
+from nenya.cutouts import cutouts
 from nenya.errors import (
     INTERRUPTED,
     OWN_FAULT,
@@ -151,6 +152,9 @@ def demo(
 
     for line in run_demo(folder):
         say(line)
+
+
+app.command()(cutouts)
 
 
 @app.callback(invoke_without_command=True)

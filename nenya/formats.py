@@ -8,7 +8,8 @@ import re
 HEAD_BYTES = 4096
 
 _UNPACK = "Unpack it"
-_NETCDF = "Convert it: nccopy -k nc4 OLD.nc NEW.nc"
+_CONVERT = "Convert it: nccopy -k nc4 OLD.nc NEW.nc"
+_NETCDF = f"For a granule or a grid: nenya cutouts OLD.nc --out cutouts.h5. Or, if it holds cutouts, c{_CONVERT[1:]}"
 _CUT = "Cutouts [N, H, W] have to be cut from it and written to HDF5"
 _PICTURE = "Read the pictures and write them to one HDF5 dataset [N, H, W]"
 _ARRAYS = "Load the arrays and write them to HDF5 with h5py"
@@ -17,7 +18,7 @@ _ARRAYS = "Load the arrays and write them to HDF5 with h5py"
 _MARKS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"CDF\x01", "a netCDF-3 file (classic format)", _NETCDF),
     (0, b"CDF\x02", "a netCDF-3 file (64-bit offset)", _NETCDF),
-    (0, b"CDF\x05", "a netCDF-3 file (CDF-5, 64-bit data)", _NETCDF),
+    (0, b"CDF\x05", "a netCDF-3 file (CDF-5, 64-bit data)", _CONVERT),
     (0, b"\x0e\x03\x13\x01", "an HDF4 file, another format than HDF5", "Convert it: h4toh5 OLD.hdf NEW.h5"),
     (0, b"version https://git-lfs", "a Git LFS pointer, a note in place of the data", "Fetch the data: git lfs pull"),
     (0, b"/annex/objects/", "a git-annex pointer, a note in place of the data", "Fetch the data: git annex get"),

@@ -12,6 +12,7 @@ import time
 from nenya import __version__, parallel
 from nenya.console import show_log, silence
 from nenya.data.datasets import fingerprint, open_loaders
+from nenya.data.table import look_beside
 from nenya.errors import TO_BE_CONTINUED, OptionError
 from nenya.machine.device import choose_device, seed_everything
 from nenya.machine.memory import keeping_memory
@@ -95,7 +96,7 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
         state = parallel.together(lambda: prepare(opt, max_batches=DEBUG_BATCHES if debug else None))
         require_same_work(state)
         logger.info("nenya %s", __version__)
-        described = describe_run(opt, state.train, state.valid, state.model, state.step)
+        described = describe_run(opt, state.train, state.valid, state.model, state.step, state.table)
         for line in described + describe_pixels(state.train, state.valid):
             logger.info(line)
         begin(state, debug=debug, resume=resume, force=force)
@@ -163,7 +164,8 @@ def prepare(opt: Params, max_batches: int | None = None) -> Run:
     model, criterion = set_model(opt, cuda_use=opt.cuda_use)
     optimizer = set_optimizer(opt, model)
     data = {"training": fingerprint(train), "validation": "none" if valid is None else fingerprint(valid)}
-    return Run(opt, train, valid, model, criterion, optimizer, step, data, network=model)
+    table = look_beside(train.images.path)
+    return Run(opt, train, valid, model, criterion, optimizer, step, data, table, network=model)
 
 
 def train_all(state: Run, interruption: Interruption, writer: events.EventWriter | None, on_collapse: str) -> None:

@@ -20,11 +20,12 @@ NAMES = (
     "startup",
     "accumulate",
     "processes",
+    "granules",
     "cuda",
     "compile",
 )
 #: Only where they are asked for: they explain choices within Nenya, and take minutes.
-ON_DEMAND = ("network", "accumulate", "processes", "compile")
+ON_DEMAND = ("network", "accumulate", "processes", "granules", "compile")
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,40 @@ def read_meaning(dataset: h5py.Dataset, path: Path) -> Meaning:
         DataError: An attribute is not of the kind that the conventions demand, or would make every number the same or
             infinite.
     """
-    reader = _Reader(dataset, path)
-    stored = dataset.dtype
+    where = f"{path}: dataset {dataset.name[1:]!r}"
+    attributes = dataset.attrs
+    # the size of an attribute is seen before it is read
+    return _read(_Reader(attributes, lambda name: math.prod(attributes.get_id(name).shape or ()), dataset.dtype, where))
+
+
+def meaning_of(attributes: Mapping[str, Any], stored: np.dtype[Any], where: str) -> Meaning:
+    """The same of attributes that are in memory, whatever they were read from.
+
+    Args:
+        attributes: Text, numbers, arrays.
+        stored: Type of the stored numbers.
+        where: Names what has the attributes, for the message.
+
+    Returns:
+        What the numbers mean.
+
+    Raises:
+        DataError: As for `read_meaning`.
+    """
+    return _read(_Reader(attributes, lambda name: np.size(attributes[name]), stored, where))
+
+
+def number_type(attributes: Mapping[str, Any], stored: np.dtype[Any], where: str) -> np.dtype[Any]:
+    """The type whose numbers the stored bits are, native byte order; see `meaning_of`.
+
+    Raises:
+        DataError: ``_Unsigned`` is neither true nor false.
+    """
+    return _Reader(attributes, lambda name: np.size(attributes[name]), stored, where).number_type()
+
+
+def _read(reader: _Reader) -> Meaning:
+    stored = reader.stored
     dtype = reader.number_type()
     as_bits = dtype.kind != stored.kind
     remarks: list[str] = []
@@ -155,18 +187,22 @@ def declared(missing: Sequence[float], meaning: Meaning, found: str) -> tuple[fl
 
 
 class _Reader:
-    """Reads attributes of a dataset, each complaint with the names of file, dataset and attribute."""
+    """Reads attributes of stored numbers, each complaint with the names of what has them and of the attribute."""
 
-    def __init__(self, dataset: h5py.Dataset, path: Path) -> None:
-        self._dataset = dataset
-        self._path = path
+    def __init__(
+        self, attributes: Mapping[str, Any], count: Callable[[str], int], stored: np.dtype[Any], where: str
+    ) -> None:
+        self._attributes = attributes
+        self._count = count
+        self.stored = stored
+        self._named = where
 
     def has(self, name: str) -> bool:
-        return name in self._dataset.attrs
+        return name in self._attributes
 
     def number_type(self) -> np.dtype[Any]:
         """The type whose numbers the stored bits are: ``_Unsigned`` changes the sign of integers."""
-        stored: np.dtype[Any] = self._dataset.dtype
+        stored = self.stored
         if not self.has("_Unsigned") or stored.kind not in "iu":
             return stored.newbyteorder("=")
         value = self._values("_Unsigned", 1)[0]
@@ -207,18 +243,18 @@ class _Reader:
                 unusable.append(f"{error} It is not used.")
                 continue
             for place, number in zip(places, numbers, strict=False):
-                fitting = None if bits_of is None else fit(number, bits_of)
+                # a number with a fraction is of the unpacked values, and none of the stored bits
+                fitting = fit(number, bits_of) if bits_of is not None and isinstance(number, int) else None
                 limits[place] = number if fitting is None else fitting
         return (None if limits == [-math.inf, math.inf] else (limits[0], limits[1])), unusable
 
     def _values(self, name: str, most: int) -> list[Any]:
         """What is in an attribute, not more than so many values: that is seen before it is read."""
-        shape = self._dataset.attrs.get_id(name).shape
-        count = math.prod(shape or ())
+        count = self._count(name)
         if count > most:
             expected = "one" if most == 1 else f"at most {most}"
             raise DataError(f"{self._where(name)} has {count} values; expected {expected}.")
-        values = np.asarray(self._dataset.attrs[name]).reshape(-1).tolist()
+        values = np.asarray(self._attributes[name]).reshape(-1).tolist()
         values = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values]
         if not values:
             raise self._complaint(name, "empty", "expected a value")
@@ -235,7 +271,7 @@ class _Reader:
         raise self._complaint(name, value, "expected a number")
 
     def _where(self, name: str) -> str:
-        return f"{self._path}: dataset {self._dataset.name[1:]!r}: attribute {name}"
+        return f"{self._named}: attribute {name}"
 
     def _complaint(self, name: str, value: object, expected: str) -> DataError:
         shown = repr(value)

@@ -14,7 +14,7 @@ from nenya.errors import DataError
 
 Named = tuple[str, h5py.Dataset]  # full name and dataset
 
-ADVICE = "Nenya trains on cutouts [N, H, W]: cut them from it first."
+ADVICE = "Nenya trains on cutouts [N, H, W]: make them of it with `nenya cutouts GRANULES --out cutouts.h5`."
 
 _MOST_SHOWN = 4  # variables in a message
 _MOST_COORDINATES, _MOST_AXES = 8, 6  # that are looked at

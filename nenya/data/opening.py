@@ -166,8 +166,8 @@ def _what_folder(path: Path, hint: str) -> str:
         names = []
     if set(ZARR_FILES) & set(names):
         return (
-            f"{path.absolute()} is a folder: a Zarr store. Expected an HDF5 file: open it with xarray or zarr and "
-            "write the array to HDF5."
+            f"{path.absolute()} is a folder: a Zarr store. Expected an HDF5 file. If it is a grid, make cutouts of it: "
+            f"nenya cutouts {path} --out cutouts.h5. Else open it with xarray or zarr and write the array to HDF5."
         )
     files = [name for name in names if name.lower().endswith(_HDF5_SUFFIXES)]
     more = f" and {len(files) - _MOST_LISTED} more" if len(files) > _MOST_LISTED else ""

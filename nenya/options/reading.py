@@ -11,13 +11,14 @@ from pathlib import Path
 import json5
 
 from nenya.errors import OptionError
-from nenya.formats import name_marked
+from nenya.formats import ZARR_FILES, name_marked
 from nenya.options.values import cut
 
 #: An options file has a few kB; the parser takes a second for so many bytes, and minutes for a file of another kind.
 MAX_BYTES = 2**17
 
 _EXPECTED = "expected a JSON file of options"
+_CUTOUTS = "If it is a granule or a grid, first make cutouts of it: nenya cutouts {} --out cutouts.h5."
 
 #: What to do where people give a file of another kind, by what it is.
 _INSTEAD = {
@@ -45,7 +46,7 @@ def read_options_file(path: str | os.PathLike[str]) -> tuple[dict[str, object], 
     file = Path(os.path.expanduser(path))
     try:
         if file.is_dir():
-            raise OptionError(f"{file} is a folder; {_EXPECTED}.{_options_in(file)}")
+            raise OptionError(f"{file} is {_folder(file)}")
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device may have no end
             raise OptionError(f"{file} is not an ordinary file; {_EXPECTED}.")
@@ -82,16 +83,28 @@ def _require_text(file: Path, content: bytes) -> None:
     """
     if content.startswith(b"\x89HDF\r\n\x1a\n"):
         named = f'{{"images_file": "{file.name}"}}'
-        raise OptionError(f"{file} is an HDF5 file; {_EXPECTED}. Name the data in such a file, {named}, and give that.")
+        raise OptionError(
+            f"{file} is an HDF5 file; {_EXPECTED}. Name the data in such a file, {named}, and give that. "
+            f"{_CUTOUTS.format(file)}"
+        )
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise OptionError(f"{file} is text in UTF-16, as PowerShell's `>` writes it: save it as UTF-8.")
     found = name_marked(content)
     if found is None:
         return
     name, advice = found
+    if "nenya cutouts" in advice:
+        raise OptionError(f"{file} is {name}; {_EXPECTED}. {_CUTOUTS.format(file)}")
     if name not in _INSTEAD and not advice.startswith(("Unpack", "Fetch")):
         raise OptionError(f"{file} is {name}; {_EXPECTED}.")
     raise OptionError(f"{file} is {name}; {_EXPECTED}. {_INSTEAD.get(name, advice + '.')}")
+
+
+def _folder(folder: Path) -> str:
+    """Say what a folder is."""
+    if any((folder / name).is_file() for name in ZARR_FILES):
+        return f"a Zarr store; {_EXPECTED}. {_CUTOUTS.format(folder)}"
+    return f"a folder; {_EXPECTED}.{_options_in(folder)}"
 
 
 def _options_in(folder: Path) -> str:

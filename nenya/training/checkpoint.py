@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def write_checkpoint(
     valid_data: str | None = None,
     epoch_files: Sequence[str] = (),
     num_processes: int = 1,
+    table: Mapping[str, str] | None = None,
 ) -> None:
     """Write a checkpoint, in the middle of an epoch too; see `save_model`.
 
@@ -80,6 +81,7 @@ def write_checkpoint(
         valid_data: What tells the validation data from others; "none" for a run without.
         epoch_files: Names of the checkpoints of single epochs that the run has written and kept.
         num_processes: How many trained together.
+        table: Name and digest of the training data's cutout table; None where there is none that belongs to them.
 
     Raises:
         NenyaError: The file cannot be written.
@@ -95,6 +97,7 @@ def write_checkpoint(
         "valid_data": valid_data,
         "epoch_files": list(epoch_files),
         "num_processes": num_processes,
+        "table": None if table is None else dict(table),
         "nenya_version": nenya.__version__,
     }
     with atomic_write(file) as temporary:

@@ -12,6 +12,7 @@ from nenya import parallel
 from nenya.data.augment import Views
 from nenya.data.findings import sum_up
 from nenya.data.loaders import ViewLoader
+from nenya.data.table import Beside
 from nenya.evaluation.health import Health
 from nenya.machine.device import choose_precision, describe
 from nenya.machine.memory import peak_memory
@@ -26,8 +27,15 @@ def random_loss(temperature: float, batch_size: int) -> float:
     return float(temperature / 0.07 * math.log(2 * batch_size - 1))
 
 
-def describe_run(opt: Params, train: ViewLoader, valid: ViewLoader | None, model: nn.Module, step: Step) -> list[str]:
-    """Say what will run: a line each for data, views, model, optimisation, loss and output.
+def describe_run(
+    opt: Params,
+    train: ViewLoader,
+    valid: ViewLoader | None,
+    model: nn.Module,
+    step: Step,
+    table: Beside | None = None,
+) -> list[str]:
+    """Say what will run: a line each for data, table, views, model, optimisation, loss and output.
 
     Args:
         opt: The options, preprocessed.
@@ -35,6 +43,7 @@ def describe_run(opt: Params, train: ViewLoader, valid: ViewLoader | None, model
         valid: Validation loader, or None.
         model: The model.
         step: How a batch is computed, and where.
+        table: The cutout table beside the data; None where there is none.
 
     Returns:
         Lines.
@@ -50,6 +59,7 @@ def describe_run(opt: Params, train: ViewLoader, valid: ViewLoader | None, model
     rows = [
         ("training", f"{_dataset(train)}, {_batches(train)}"),
         ("validation", validation),
+        *([("table", table.told)] if table is not None else []),
         ("views", _views(train.views)),
         (
             "model",

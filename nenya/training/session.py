@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from nenya import parallel
 from nenya.data.loaders import ViewLoader
+from nenya.data.table import Beside
 from nenya.errors import CheckpointError, DataError, NenyaError, NonFiniteLossError, OptionError
 from nenya.files import finish_setting_aside, set_aside, sole_writer, sweep
 from nenya.models.reading import read_checkpoint, shown
@@ -64,6 +65,7 @@ class Run:
         optimizer: Of the model's parameters.
         step: How a batch is computed, and on which device.
         data: What tells the data sets, "training" and "validation", from others.
+        table: The cutout table beside the data; None where there is none.
         network: What is trained: the model, with several processes inside `DistributedDataParallel`.
         epoch: Epochs that are complete.
         partial_losses: Losses of the batches done of the next epoch.
@@ -80,6 +82,7 @@ class Run:
     optimizer: Optimizer
     step: Step
     data: dict[str, str]
+    table: Beside | None
     network: nn.Module
     epoch: int = 0
     partial_losses: list[float] = field(default_factory=list)
@@ -378,5 +381,6 @@ def _write_outputs(state: Run) -> None:
             valid_data=state.data["validation"],
             epoch_files=state.epoch_files,
             num_processes=parallel.current().size,
+            table=None if state.table is None else state.table.record,
         )
     state.epoch_files = drop_old_epochs(folder, state.epoch_files, opt.keep)

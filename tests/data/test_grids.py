@@ -46,7 +46,7 @@ def is_granule(path, key, words):
     with pytest.raises(DataError, match="granule or a grid") as refusal:
         ImageFile(path, key)
     assert words in str(refusal.value)
-    assert "cutouts [N, H, W]: cut them from it first" in str(refusal.value)
+    assert "cutouts [N, H, W]: make them of it with `nenya cutouts" in str(refusal.value)
 
 
 @pytest.mark.parametrize("key", ["train", "sst"])

@@ -61,7 +61,7 @@ def tarred(content):
 
 array = np.arange(3.0)
 FORMATS = {
-    "netCDF-3": (b"CDF\x01" + bytes(500), "netCDF-3 .*nccopy -k nc4"),
+    "netCDF-3": (b"CDF\x01" + bytes(500), "netCDF-3 .*nenya cutouts .*nccopy -k nc4"),
     "64-bit offset": (b"CDF\x02" + bytes(500), "netCDF-3 .*64-bit"),
     "CDF-5": (b"CDF\x05" + bytes(500), "netCDF-3 .*CDF-5"),
     "HDF4": (b"\x0e\x03\x13\x01" + bytes(500), "HDF4 .*h4toh5"),

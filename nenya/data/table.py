@@ -1,0 +1,285 @@
+"""The cutout table: a row for each cutout, in the order of the cutout file, as `cutouts.parquet` beside it.
+
+Names are those of the historical tables where there are any. Times are UTC, longitudes -180..180.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nenya.data.opening import open_file
+from nenya.errors import DataError
+
+_GROUP = 50_000  # rows that are written, and kept in memory, together
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        kind: NumPy type; "str" for text, "time" for instants in microseconds, UTC.
+        unit: Of its values; "" for none.
+        meaning: For the documentation and the file.
+    """
+
+    kind: str
+    unit: str
+    meaning: str
+
+
+#: Every column, in order.
+COLUMNS: dict[str, Column] = {
+    "UID": Column("int64", "", "stable 64-bit number of the cutout, from the granule's content and the place in it"),
+    "filename": Column("str", "", "name of the granule's file"),
+    "row": Column("int64", "pixels", "first row of the window in the granule"),
+    "col": Column("int64", "pixels", "first column of the window in the granule"),
+    "lat": Column("float64", "degrees_north", "latitude of the centre pixel"),
+    "lon": Column("float64", "degrees_east", "longitude of the centre pixel, -180..180"),
+    "lon_found": Column("float64", "degrees_east", "the same as the granule has it"),
+    "datetime": Column("time", "", "time of the granule, UTC; null where the granule tells none"),
+    "clear_fraction": Column("float64", "", "share of the window's pixels that are clear, 0..1"),
+    "field_size": Column("int64", "pixels", "side of the window in the granule"),
+    "pp_file": Column("str", "", "name of the cutout file"),
+    "pp_idx": Column("int64", "", "row of the cutout in the dataset of its side; -1 where it is in none"),
+    "pp_type": Column("int64", "", "1: train, 0: valid, -1: neither"),
+    "mean_temperature": Column("float64", "unit", "mean of the valid pixels"),
+    "Tmin": Column("float64", "unit", "smallest valid pixel"),
+    "Tmax": Column("float64", "unit", "largest valid pixel"),
+    "T10": Column("float64", "unit", "10th percentile of the valid pixels"),
+    "T90": Column("float64", "unit", "90th percentile of the valid pixels"),
+    "DT": Column("float64", "unit", "T90 - T10"),
+    "DT40": Column("float64", "unit", "the same over the inner 40 x 40 pixels"),
+    "pixel_along_km": Column("float64", "km", "median size of a pixel from row to row"),
+    "pixel_across_km": Column("float64", "km", "median size of a pixel from column to column"),
+    "repeated_lines": Column("int64", "", "scan lines of the window that show ground a second time (bow-tie)"),
+    "quality": Column("float64", "", "mean quality level of the clear pixels; null where the granule has none"),
+    "block": Column("str", "", "block of the split that the centre is in: band, cell, stretch of time"),
+    "time_index": Column("int64", "", "number of the time in the granule, from 0"),
+    "source": Column("str", "", "the granule as it was given"),
+    "source_checksum": Column("str", "", "SHA-256 of the granule's content"),
+}
+
+
+@contextlib.contextmanager
+def writer(path: Path, about: Mapping[str, str]) -> Iterator[Callable[[Columns], None]]:
+    """Write a table piece by piece.
+
+    Args:
+        path: The Parquet file.
+        about: Kept as the file's metadata; "unit" is that of the values.
+
+    Yields:
+        A function that takes rows: all of `COLUMNS`, of one length.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    fields = []
+    for name, column in COLUMNS.items():
+        kind = {"str": pyarrow.string(), "time": pyarrow.timestamp("us", tz="UTC")}.get(column.kind)
+        kind = kind or pyarrow.from_numpy_dtype(np.dtype(column.kind))
+        unit = about.get("unit", "") if column.unit == "unit" else column.unit
+        fields.append(pyarrow.field(name, kind, metadata={"unit": unit, "meaning": column.meaning}))
+    schema = pyarrow.schema(fields, metadata={f"nenya_{key}": value for key, value in about.items()})
+    waiting: list[Any] = []
+
+    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as file:
+
+        def flush() -> None:
+            if waiting:
+                file.write_table(pyarrow.concat_tables(waiting).combine_chunks())
+                waiting.clear()
+
+        def add(columns: Columns) -> None:
+            arrays = [_arrow(columns[name], field.type) for name, field in zip(COLUMNS, schema, strict=True)]
+            waiting.append(pyarrow.table(arrays, schema=schema))
+            if sum(len(piece) for piece in waiting) >= _GROUP:
+                flush()
+
+        yield add
+        flush()
+
+
+def _arrow(values: npt.NDArray[Any], kind: Any) -> Any:  # noqa: ANN401  # pyarrow has no type information
+    import pyarrow
+
+    if values.dtype.kind == "U":
+        return pyarrow.array(values.tolist(), kind)
+    if values.dtype.kind == "M":
+        return pyarrow.array(values.astype("datetime64[us]").astype(np.int64), kind, mask=np.isnat(values))
+    return pyarrow.array(values, kind, mask=np.isnan(values) if values.dtype.kind == "f" else None)
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
+    """Read a table: every column by its name.
+
+    Raises:
+        DataError: No such file, or no cutout table.
+    """
+    table = _open(Path(path))
+    return {name: _column(table, name) for name in table.schema_arrow.names}
+
+
+def _column(table: Any, name: str) -> npt.NDArray[Any]:  # noqa: ANN401  # pyarrow has no type information
+    """A column of an open table; instants in microseconds, NaT where there is none.
+
+    Raises:
+        DataError: It is not there, or damaged.
+    """
+    if name not in table.schema_arrow.names:
+        raise DataError(f"the cutout table has no column {name}; it has {', '.join(table.schema_arrow.names)}.")
+    try:
+        values = table.read(columns=[name]).column(name)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
+        raise DataError(f"the column {name} of the cutout table cannot be read ({str(error)[:200]}).") from error
+    if not str(values.type).startswith("timestamp"):
+        plain: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
+        return plain
+    return np.asarray(values.cast("timestamp[us]").to_numpy(zero_copy_only=False)).astype("datetime64[us]")
+
+
+def about(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What `write` was given to keep.
+
+    Raises:
+        DataError: As for `read`.
+    """
+    return _about(_open(Path(path)))
+
+
+def _about(table: Any) -> dict[str, str]:  # noqa: ANN401  # pyarrow has no type information
+    metadata = table.schema_arrow.metadata or {}
+    return {key.decode()[6:]: value.decode() for key, value in metadata.items() if key.startswith(b"nenya_")}
+
+
+def num_rows(path: str | os.PathLike[str]) -> int:
+    """Rows of a table.
+
+    Raises:
+        DataError: As for `read`.
+    """
+    return int(_open(Path(path)).metadata.num_rows)
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of the file, by which a checkpoint or latents remember the table.
+
+    Raises:
+        DataError: No such file.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"the cutout table {path} cannot be read: {error.strerror}.") from error
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The table that lies beside a cutout file.
+
+    Attributes:
+        path: The table.
+        digest: Its digest; None where it is not known to belong to the cutouts.
+        told: What was seen, a sentence without its full stop.
+    """
+
+    path: Path
+    digest: str | None
+    told: str
+
+    @property
+    def record(self) -> dict[str, str] | None:
+        """Name and digest, as a checkpoint keeps them; None where it does not belong to the cutouts."""
+        return None if self.digest is None else {"name": self.path.name, "digest": self.digest}
+
+
+def look_beside(cutouts: str | os.PathLike[str]) -> Beside | None:
+    """Look for the table of a cutout file, and see whether it belongs to it.
+
+    Nothing is refused: training needs no table, and a file of that name may be something else.
+
+    Args:
+        cutouts: The cutout file, of whatever origin.
+
+    Returns:
+        What was found; None where there is no table and none is missed.
+
+    Raises:
+        DataError: The cutout file cannot be read.
+    """
+    path = beside(cutouts)
+    with open_file(Path(cutouts)) as file:
+        made_with_one = "inputs_digest" in file.attrs
+    if not path.exists():
+        gone = f"{path.name} is not there, though the cutouts were made together with it"
+        return Beside(path, None, gone) if made_with_one else None
+    try:
+        require_match(path, cutouts)
+        return Beside(path, digest(path), f"{path.name}: a row for each cutout")
+    except DataError as error:
+        return Beside(path, None, str(error).rstrip("."))
+
+
+def beside(cutouts: str | os.PathLike[str]) -> Path:
+    """Where the table of a cutout file is: the same name, ending in .parquet."""
+    return Path(cutouts).with_suffix(".parquet")
+
+
+def require_match(path: str | os.PathLike[str], cutouts: str | os.PathLike[str]) -> None:
+    """See that a table belongs to a cutout file: the same run made both, and it has a row for each cutout.
+
+    Args:
+        path: The table.
+        cutouts: The HDF5 file that `nenya cutouts` wrote.
+
+    Raises:
+        DataError: They do not belong together, or one cannot be read.
+    """
+    table = _open(Path(path))
+    told, columns = _about(table), {name: _column(table, name) for name in ("pp_idx", "pp_type")}
+    with open_file(Path(cutouts)) as file:
+        of_file = str(file.attrs.get("inputs_digest", "")), str(file.attrs.get("options", ""))
+        counts = {1: len(file["train"]) if "train" in file else 0, 0: len(file["valid"]) if "valid" in file else 0}
+    if (told.get("inputs_digest", ""), told.get("options", "")) != of_file:
+        raise DataError(
+            f"{path} and {cutouts} do not belong together: they were made from other granules or with other options. "
+            "Use the two files that one run of `nenya cutouts` wrote."
+        )
+    for side, name in ((1, "train"), (0, "valid")):
+        rows = columns["pp_idx"][columns["pp_type"] == side]
+        if len(rows) != counts[side]:
+            raise DataError(
+                f"{path} and {cutouts} do not belong together: the table has {len(rows)} rows for {name}, the file "
+                f"{counts[side]} cutouts."
+            )
+        if not np.array_equal(np.sort(rows), np.arange(counts[side])):
+            raise DataError(f"{path} does not tell which row is which cutout: its pp_idx are not 0 to {len(rows) - 1}.")
+
+
+def _open(path: Path) -> Any:  # noqa: ANN401  # pyarrow has no type information
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError("reading the cutout table needs pyarrow: pip install 'nenya[granules]'.") from error
+    try:
+        table = pyarrow.parquet.ParquetFile(path, memory_map=False)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"the cutout table {path} cannot be read ({str(error)[:200]}).") from error
+    missing = [name for name in ("lat", "lon", "row", "col", "datetime") if name not in table.schema_arrow.names]
+    if missing:
+        raise DataError(f"{path} is no cutout table: it has no column {', '.join(missing)}.")
+    return table
