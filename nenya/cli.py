@@ -157,6 +157,38 @@ def demo(
 app.command()(cutouts)
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint, or the folder that a training wrote.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder; it is written whole or not at all.")],
+    cutouts: Annotated[
+        Path | None, typer.Option("--cutouts", help="The cutout file, where it is not where the options say.")
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="CxHxW", help="Shape of the cutouts, where the file is gone.")
+    ] = None,
+    onnx: Annotated[
+        bool | None,
+        typer.Option("--onnx/--no-onnx", help="Make model.onnx. [where the packages of nenya[onnx] are installed]"),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", "--license", metavar="SPDX", help="Of the weights, e.g. CC-BY-4.0.")
+    ] = None,
+) -> None:
+    """Export a trained model: safetensors, config.json, a model card, and ONNX for programs without Nenya.
+
+    model.onnx takes cutouts with gaps as NaN; gap filling, crop, resize and demeaning are inside. It is compared with
+    torch before the folder is written. See docs/export.md.
+
+    For example:
+
+    - `nenya export models/.../last.pth --to sst-model --licence CC-BY-4.0`
+    """
+    from nenya.export import command
+
+    command.export(model, to, cutouts=cutouts, shape=shape, onnx=onnx, licence=licence)
+
+
 @app.callback(invoke_without_command=True)
 def _version(
     version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,

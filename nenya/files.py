@@ -34,12 +34,12 @@ except ImportError:  # Windows has no flock: there the folder is not guarded
 _MOST_SEALED = 2**29  # bytes of a file that is read into memory; curves of a million steps have 24 MB
 _MOST_NOTED = 2**20  # bytes of a note
 _ASIDE = "earlier_run_"  # and a number: a folder of files that were set aside
-_UNFINISHED = "-unfinished-"  # in the names of temporary files, so that they can be told from the user's
-_TEMPORARY = re.compile(rf"\..+{_UNFINISHED}[a-z0-9_]{{8}}\.(pth|h5|json|png)")  # such a name in full
+UNFINISHED = "-unfinished-"  # in the names of temporary files, so that they can be told from the user's
+_TEMPORARY = re.compile(rf"\..+{UNFINISHED}[a-z0-9_]{{8}}\.(pth|h5|json|png)")  # such a name in full
 
 
 def _temporary_affixes(final: Path) -> tuple[str, str]:
-    return f".{final.stem}{_UNFINISHED}", final.suffix
+    return f".{final.stem}{UNFINISHED}", final.suffix
 
 
 def longest_name(path: str | os.PathLike[str]) -> str:
@@ -70,10 +70,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = Path(name)
         _copy_mode(final, temporary)
         yield temporary
-        _flush_to_disk(temporary)
+        flush_to_disk(temporary)
         os.replace(temporary, final)
         temporary = None
-        _flush_to_disk(final.parent)
+        flush_to_disk(final.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise NenyaError(
@@ -155,7 +155,7 @@ def sweep(folder: str | os.PathLike[str]) -> None:
 
     Not in its subfolders: they may be other runs', which are writing there now.
     """
-    for leftover in Path(folder).glob(f".*{_UNFINISHED}*"):
+    for leftover in Path(folder).glob(f".*{UNFINISHED}*"):
         if _TEMPORARY.fullmatch(leftover.name) and leftover.is_file():
             leftover.unlink(missing_ok=True)
 
@@ -168,7 +168,7 @@ def _copy_mode(final: Path, temporary: Path) -> None:
     temporary.chmod(mode)
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Ask the system to put a file, or a folder's list of names, on the disk."""
     if os.name == "nt" and path.is_dir():  # a folder cannot be opened there
         return
@@ -314,7 +314,7 @@ def _move(names: Iterable[str], target: Path) -> None:
         for name in names:
             if _is_there(target.with_name(name)) and not _is_there(target / name):
                 target.with_name(name).rename(target / name)
-        _flush_to_disk(target)
+        flush_to_disk(target)
         _note_of(target).unlink(missing_ok=True)
     except OSError as error:
         raise NenyaError(

@@ -30,7 +30,8 @@ hypothesis.settings.load_profile("nenya")
 SLOW = (
     "faults", "demo", "test_benchmarks.py", "test_cli.py", "test_docs.py", "test_drawing.py", "test_examples.py",
     "test_launch.py", "test_packaging.py", "test_parallel.py", "test_rendezvous.py", "test_resume.py", "test_stdout.py",
-    "test_train.py", "data/test_bounds.py", "data/test_sources.py", "training/test_curves.py",
+    "test_train.py", "data/test_bounds.py", "data/test_sources.py", "export/test_onnx.py",
+    "training/test_curves.py",
 )  # fmt: skip
 
 

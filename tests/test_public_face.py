@@ -37,6 +37,8 @@ FACE = {
     ),
     "nenya.data.loaders.open_images": "(opt, *, valid=False)",
     "nenya.params.complete_options": "(opt)",
+    "nenya.export.export_model": "(model, folder, *, cutouts=None, shape=None, onnx=None, licence=None)",
+    "nenya.export.load_export": "(folder)",
 }
 
 

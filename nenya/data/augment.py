@@ -97,6 +97,12 @@ class Views:
             seed=opt.seed,
         )
 
+    @property
+    def samples(self) -> int:
+        """Samples along each side of a view's pixel, so that nothing of the window is skipped: the mean is taken."""
+        window = self.crop.window if self.crop is not None else (self.height, self.width)
+        return max(1, *(math.ceil(side / (2 * out)) for side, out in zip(window, self.size, strict=True)))
+
     def make(self, images: Tensor, rows: Tensor, epoch: int, stream: int = TRAIN) -> Tensor:
         """Make both views of a batch, on the images' device.
 
@@ -185,8 +191,7 @@ class Views:
         Returns:
             [M, C, h, w], float32.
         """
-        window = self.crop.window if self.crop is not None else (self.height, self.width)
-        samples = max(1, *(math.ceil(side / (2 * out)) for side, out in zip(window, self.size, strict=True)))
+        samples = self.samples
         fine = (self.size[0] * samples, self.size[1] * samples)
         grid = F.affine_grid(maps, [len(images), images.shape[1], *fine], align_corners=False)
         warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

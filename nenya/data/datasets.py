@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import zlib
 
 import numpy as np
@@ -83,3 +84,13 @@ def fingerprint(loader: ViewLoader) -> str:
         checksum = zlib.crc32(loader.labels.tobytes(), checksum)
     together = f", read {images.rows_per_read} at a time" if loader.train and images.rows_per_read > 1 else ""
     return f"{len(rows)} usable cutouts of {images.shape} {images.dtype}{together}, checksum {checksum:08x}"
+
+
+def shape_in(told: str) -> tuple[int, int, int] | None:
+    """Channels, height and width of the cutouts that a `fingerprint` tells of; None where it is not one.
+
+    Args:
+        told: What a checkpoint has kept.
+    """
+    match = re.match(r"\d+ usable cutouts of \(\d+, (\d{1,9}), (\d{1,9}), (\d{1,9})\) ", told)
+    return None if match is None else (int(match[1]), int(match[2]), int(match[3]))

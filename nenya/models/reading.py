@@ -213,7 +213,27 @@ def load_model(file: str | os.PathLike[str]) -> tuple[SupConResNet, dict[str, An
         CheckpointError: The file is no whole checkpoint, or its weights are not those of the model it names.
     """
     state = read_checkpoint(file)
-    options, weights = state["opt"], state["model"]
+    model = rebuild_model(state["opt"], state["model"], file)
+    use_fast_convolutions(model)
+    return model, state["opt"]
+
+
+def rebuild_model(
+    options: Mapping[str, Any], weights: Mapping[str, Tensor], file: str | os.PathLike[str]
+) -> SupConResNet:
+    """Put weights into the model that they are of, made of torch's own layers.
+
+    Args:
+        options: They name the backbone; the rest follows from the weights.
+        weights: By the names that `SupConResNet` has for them.
+        file: Where they came from, for the message.
+
+    Returns:
+        The model in evaluation mode, on the CPU, in float32.
+
+    Raises:
+        CheckpointError: The weights are not those of the model that the options name.
+    """
     name = options.get("ssl_model", options.get("model"))
     name = name if isinstance(name, str) and name.isidentifier() else shown(name)
     head = "linear" if "head.weight" in weights else "mlp"
@@ -229,8 +249,7 @@ def load_model(file: str | os.PathLike[str]) -> tuple[SupConResNet, dict[str, An
         model.load_state_dict(weights)
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: the weights are not those of a {name}: {reason(error)}.") from error
-    use_fast_convolutions(model)
-    return model.eval(), options
+    return model.eval()
 
 
 def unsound_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, any_precision: bool = False) -> str:
