@@ -20,6 +20,7 @@ from nenya.errors import (
     OptionError,
     OtherProcessError,
 )
+from nenya.searching import search
 from nenya.stdout import ReaderGoneError, complain, guarded_output, let_go, say
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def demo(
 
 
 app.command()(cutouts)
+app.command()(search)
 
 
 @app.command()

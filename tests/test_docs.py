@@ -1,5 +1,6 @@
 """Every code block of the pages is tried: Python runs, options are loaded, commands are parsed."""
 
+import hashlib
 import re
 import shlex
 from pathlib import Path
@@ -13,7 +14,12 @@ from typer.testing import CliRunner
 
 from docs.figures import draw
 from nenya.cli import app
+from nenya.data import table
+from nenya.data.images import ImageFile
+from nenya.latents.encode import encode_cutouts
+from nenya.latents.store import About, create
 from nenya.losses import SupConLoss
+from nenya.models.reading import load_model
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
 from nenya.train import main
@@ -65,7 +71,9 @@ def small(monkeypatch):
 
 
 @with_blocks("python")
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, place, small, quick_pictures):
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, place, small, quick_pictures, request):
+    if page.name == "search.md":
+        request.getfixturevalue("latents")
     (last,) = (place / "models").glob("*/last.pth")
     names = {"sst": np.zeros((9016, 64, 64), np.float32)} if page.name == "data.md" else {}
     if page.name == "cutouts.md":
@@ -75,6 +83,32 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, place, small, quick_
     for number, block in enumerate(blocks(page, "python"), 1):
         code = block.replace("models/.../last.pth", str(last))
         exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+
+
+@pytest.fixture
+def latents(place):
+    """latents.h5 of the cutouts of `place`, with a table for them."""
+    (last,) = (place / "models").glob("*/last.pth")
+    images = {key: ImageFile(place / "cutouts.h5", key) for key in ("train", "valid")}
+    model, options = load_model(last)
+    h = {key: encode_cutouts(model, one, Params.from_dict(options)).numpy() for key, one in images.items()}
+    counts = {"train": 24, "valid": 12}
+    rows = np.concatenate([np.arange(count) for count in counts.values()])
+    columns = {"pp_idx": rows, "pp_type": np.repeat([1, 0], [24, 12]), "DT": rows + 1.0, "lon": rows * 5.0 - 80}
+    kinds = {"str": "<U1", "time": "datetime64[us]"}
+    with table.writer(place / "cutouts.parquet", {}) as add:
+        empty = {name: np.zeros(36, kinds.get(one.kind, one.kind)) for name, one in table.COLUMNS.items()}
+        add(empty | columns)
+    about = About(
+        "h", str(last), hashlib.sha256(last.read_bytes()).hexdigest(), options, str(place / "cutouts.h5"), {},
+        {"name": "cutouts.parquet", "digest": table.digest(place / "cutouts.parquet")}, "float32", 1, "0.1.0",
+    )  # fmt: skip
+    usable = {key: np.ones(count, bool) for key, count in counts.items()}
+    offsets = create(place / "latents.h5", about, {key: one.shape for key, one in h.items()}, "float32", usable)
+    with (place / "latents.h5").open("r+b") as file:
+        for key, offset in offsets.items():
+            file.seek(offset)
+            file.write(h[key].tobytes())
 
 
 def test_the_features_of_the_training_page_are_those_of_the_cutouts(place):

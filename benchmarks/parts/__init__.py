@@ -21,11 +21,12 @@ NAMES = (
     "accumulate",
     "processes",
     "granules",
+    "search",
     "cuda",
     "compile",
 )
 #: Only where they are asked for: they explain choices within Nenya, and take minutes.
-ON_DEMAND = ("network", "accumulate", "processes", "granules", "compile")
+ON_DEMAND = ("network", "accumulate", "processes", "granules", "search", "compile")
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

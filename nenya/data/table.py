@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nenya.data.opening import open_file
 from nenya.errors import DataError
 
 _GROUP = 50_000  # rows that are written, and kept in memory, together
+_REQUIRED = ("lat", "lon", "row", "col", "datetime")  # of the historical tables, and of ours
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -132,6 +133,54 @@ def read(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
     return {name: _column(table, name) for name in table.schema_arrow.names}
 
 
+def names(path: str | os.PathLike[str]) -> list[str]:
+    """The columns of a table of any origin.
+
+    Raises:
+        DataError: No such file, or no Parquet.
+    """
+    found = list(_open(Path(path), required=()).schema_arrow.names)
+    if len(set(found)) < len(found):
+        raise DataError(f"the cutout table {path} has two columns of one name: rename one of them.")
+    return found
+
+
+def columns(path: str | os.PathLike[str], wanted: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Read some columns by their names, as `read` gives all, from a table of any origin.
+
+    Raises:
+        DataError: No such file, no Parquet, or one of them is not there.
+    """
+    table = _open(Path(path), required=())
+    return {name: _column(table, name) for name in wanted}
+
+
+def take(path: str | os.PathLike[str], rows: npt.NDArray[np.int64]) -> Any:  # noqa: ANN401  # no type information
+    """Read some rows of a table of any origin, with all columns and what the file tells of them.
+
+    Args:
+        path: The table.
+        rows: Which rows [n], from 0, in any order, repetition allowed.
+
+    Returns:
+        A `pyarrow.Table` of n rows.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    table = _open(Path(path), required=())
+    ends = np.cumsum([table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)])
+    groups = np.searchsorted(ends, rows, side="right")
+    needed = np.unique(groups)
+    try:
+        some = table.read_row_groups(needed.tolist())
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
+        raise DataError(f"the cutout table {path} cannot be read ({str(error)[:200]}).") from error
+    sizes = np.diff(ends, prepend=0)[needed]
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]]) - (ends[needed] - sizes)
+    return some.take(rows + first[np.searchsorted(needed, groups)]) if len(needed) else some
+
+
 def _column(table: Any, name: str) -> npt.NDArray[Any]:  # noqa: ANN401  # pyarrow has no type information
     """A column of an open table; instants in microseconds, NaT where there is none.
 
@@ -147,7 +196,7 @@ def _column(table: Any, name: str) -> npt.NDArray[Any]:  # noqa: ANN401  # pyarr
     if not str(values.type).startswith("timestamp"):
         plain: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
         return plain
-    return np.asarray(values.cast("timestamp[us]").to_numpy(zero_copy_only=False)).astype("datetime64[us]")
+    return np.asarray(values.cast("timestamp[us]", safe=False).to_numpy(zero_copy_only=False)).astype("datetime64[us]")
 
 
 def about(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -269,7 +318,7 @@ def require_match(path: str | os.PathLike[str], cutouts: str | os.PathLike[str])
             raise DataError(f"{path} does not tell which row is which cutout: its pp_idx are not 0 to {len(rows) - 1}.")
 
 
-def _open(path: Path) -> Any:  # noqa: ANN401  # pyarrow has no type information
+def _open(path: Path, required: Sequence[str] = _REQUIRED) -> Any:  # noqa: ANN401  # pyarrow has no type information
     try:
         import pyarrow
         import pyarrow.parquet
@@ -279,7 +328,7 @@ def _open(path: Path) -> Any:  # noqa: ANN401  # pyarrow has no type information
         table = pyarrow.parquet.ParquetFile(path, memory_map=False)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"the cutout table {path} cannot be read ({str(error)[:200]}).") from error
-    missing = [name for name in ("lat", "lon", "row", "col", "datetime") if name not in table.schema_arrow.names]
+    missing = [name for name in required if name not in table.schema_arrow.names]
     if missing:
         raise DataError(f"{path} is no cutout table: it has no column {', '.join(missing)}.")
     return table

@@ -15,12 +15,13 @@ from nenya.errors import DataError
 from nenya.granules import filtering, upstream
 from nenya.granules.choosing import Chosen, Tally, bands, choose
 from nenya.granules.containers import Array, open_container
-from nenya.granules.geometry import distance_km, places, unit_vectors
+from nenya.granules.geometry import places
 from nenya.granules.granule import Granule, look_at, take
 from nenya.granules.packing import Packing
 from nenya.granules.settings import Settings
 from nenya.granules.split import TRAIN, VALID, Split
 from nenya.granules.statistics import Statistics, describe
+from nenya.sphere import distance_km, unit_vectors
 
 Mask = npt.NDArray[np.bool_]
 Keep = Callable[[str, Array, Array | None], None]

@@ -11,13 +11,13 @@ import numpy.typing as npt
 from nenya.errors import DataError
 from nenya.granules import times
 from nenya.granules.containers import Array, Container, Variable
-from nenya.granules.geometry import Degrees
 from nenya.granules.naming import Found, attribute_time, find
 from nenya.granules.packing import Decoder, stored_type
 from nenya.granules.planes import Plane, plane_of
 from nenya.granules.quality import Flag, Levels, find_flags, find_levels
 from nenya.granules.settings import Settings
 from nenya.granules.windows import Positions
+from nenya.sphere import Degrees
 
 _EAST = 720.0  # degrees: grids of ocean models begin at 74 and end at 434, or run from -280 to 80
 

@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from nenya.errors import OptionError
-
-#: Kilometres of a degree of latitude on a sphere of 6371.0088 km radius.
-KM_PER_DEGREE = 6371.0088 * math.pi / 180
+from nenya.sphere import KM_PER_DEGREE
 
 _DAYS = {"d": 1.0, "day": 1.0, "days": 1.0, "h": 1 / 24, "hour": 1 / 24, "hours": 1 / 24, "w": 7.0, "week": 7.0}
 _LEAST_DEGREES, _LEAST_DAYS = 0.01, 0.001  # of a block: about a pixel, and what a satellite takes for some windows

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from nenya.granules.geometry import Degrees, wrapped
-from nenya.granules.settings import KM_PER_DEGREE, Settings
+from nenya.granules.geometry import wrapped
+from nenya.granules.settings import Settings
+from nenya.sphere import KM_PER_DEGREE, Degrees
 
 TRAIN, VALID, NEITHER = 1, 0, -1
 _EPOCH = np.datetime64("1970-01-01T00:00:00", "us")

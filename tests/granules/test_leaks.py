@@ -7,9 +7,9 @@ from scipy.spatial import cKDTree
 
 from benchmarks.swaths import Size, coordinates, write
 from nenya.data import table
-from nenya.granules.geometry import EARTH_RADIUS_KM, unit_vectors
 from nenya.granules.run import make_cutouts
 from nenya.granules.settings import Settings
+from nenya.sphere import EARTH_RADIUS_KM, unit_vectors
 
 SIZE = Size(320, 200)  # pixels of 13 to 25 km
 

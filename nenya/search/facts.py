@@ -1,0 +1,215 @@
+"""What the cutout table tells of the rows of a file of latents.
+
+Tables of other origin are read too: what they have to tell is which row is which cutout, by `pp_type` (1 and 0, or the
+names train and valid) and `pp_idx`, or by these names with ``ulmo_`` before them, as the historical code wrote them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nenya.data import table
+from nenya.errors import DataError, OptionError
+from nenya.search.vectors import Rows, Vectors
+from nenya.search.where import Condition, parse
+from nenya.sphere import unit_vectors
+
+#: pp_type of the keys, where it is a number.
+_SIDES = {"train": 1, "valid": 0}
+#: Columns that tell which row is which cutout.
+_WHICH = (("pp_type", "pp_idx"), ("ulmo_pp_type", "ulmo_pp_idx"))
+#: Columns that tell the time; of texts, ISO 8601, UTC.
+_TIMES = ("datetime", "time")
+#: The column that conditions have beside those of the table.
+KEY = "key"
+
+
+class Facts:
+    """The table of some latents: its rows by their numbers. Columns are read when they are needed.
+
+    Args:
+        path: The cutout table.
+        vectors: The latents.
+
+    Attributes:
+        path: The table.
+        names: Its columns.
+
+    Raises:
+        DataError: It cannot be read, belongs to other cutouts, or does not tell which row is which cutout.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], vectors: Vectors) -> None:
+        self.path = Path(path)
+        self._vectors = vectors
+        self.names = table.names(self.path)
+        _require_match(self.path, vectors)
+        self._rows = self._rows_of_table()
+        self._columns: dict[str, npt.NDArray[Any]] = {}
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column, one value for each of the latents [N]."""
+        if name not in self._columns:
+            if name == KEY and KEY not in self.names:
+                counts = [self._vectors.latents.num_rows(key) for key in self._vectors.latents.keys]
+                self._columns[name] = np.repeat(self._vectors.latents.keys, counts)
+            else:
+                values = table.columns(self.path, [name])[name][self._rows]
+                self._columns[name] = _as_times(values) if name in _TIMES else values
+        return self._columns[name]
+
+    def take(self, numbers: Rows) -> Any:  # noqa: ANN401  # pyarrow has no type information
+        """Rows with all columns, as a `pyarrow.Table`."""
+        return table.take(self.path, self._rows[numbers])
+
+    def condition(self, text: str) -> Condition:
+        """Read a condition on the columns, and on ``key``.
+
+        Raises:
+            OptionError: It is none, or names another column.
+        """
+        return parse(text, [*self.names, *([KEY] if KEY not in self.names else [])])
+
+    def fulfilling(self, condition: Condition) -> npt.NDArray[np.bool_]:
+        """Which rows fulfil a condition [N].
+
+        Raises:
+            OptionError: It compares what cannot be compared.
+        """
+        return condition({name: self.column(name) for name in condition.columns})
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the table has numbers for latitude and longitude."""
+        return {"lat", "lon"} <= set(self.names) and all(
+            self.column(name).dtype.kind in "fiu" for name in ("lat", "lon")
+        )
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the table has times."""
+        return any(name in self.names and self.column(name).dtype.kind == "M" for name in _TIMES)
+
+    @property
+    def places(self) -> npt.NDArray[np.float64]:
+        """Centres as unit vectors [N, 3]; NaN where they are not known.
+
+        Raises:
+            DataError: The table has no such columns, or texts in them.
+        """
+        if not self.has_places:
+            raise DataError(f"{self.path} has no places: it has no columns lat and lon of numbers.")
+        return unit_vectors(self.column("lat").astype(np.float64), self.column("lon").astype(np.float64))
+
+    @property
+    def times(self) -> npt.NDArray[np.datetime64]:
+        """Times [N], NaT where they are not known.
+
+        Raises:
+            DataError: The table has none.
+        """
+        if not self.has_times:
+            raise DataError(f"{self.path} has no times: it has no column datetime that holds them.")
+        times = next(self.column(name) for name in _TIMES if name in self.names and self.column(name).dtype.kind == "M")
+        return times.astype("datetime64[us]")
+
+    def _rows_of_table(self) -> Rows:
+        """For each of the latents its row of the table."""
+        latents = self._vectors.latents
+        which = next((pair for pair in _WHICH if set(pair) <= set(self.names)), None)
+        if which is None:
+            raise DataError(
+                f"{self.path} does not tell which row is which cutout: it has no columns pp_type and pp_idx."
+            )
+        sides, places = table.columns(self.path, which).values()
+        parts = []
+        for key in latents.keys:
+            rows = np.flatnonzero(_of_side(sides, key))
+            count = latents.num_rows(key)
+            if len(rows) != count or not np.array_equal(np.sort(places[rows]), np.arange(count)):
+                raise DataError(
+                    f"{self.path} belongs to other cutouts: it has {len(rows)} rows for {key}, and {latents.path} has "
+                    f"{count}. Give the table that was made together with the cutouts."
+                )
+            parts.append(rows[np.argsort(places[rows])])
+        return np.concatenate(parts).astype(np.int64)
+
+
+def _of_side(sides: npt.NDArray[Any], key: str) -> npt.NDArray[np.bool_]:
+    """Which rows are of a key."""
+    if sides.dtype.kind in "fiub":
+        return np.asarray(sides == _SIDES[key]) if key in _SIDES else np.zeros(len(sides), bool)
+    return np.array([side == key for side in sides], bool)
+
+
+def _as_times(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Texts as the times that they are; as they are where they are none."""
+    if values.dtype.kind not in "OU":
+        return values
+    try:
+        texts = [None if value is None else str(value).removesuffix("Z") for value in values]
+        return np.array(texts, "datetime64[us]")
+    except ValueError:
+        return values
+
+
+def find_table(given: Path | None, vectors: Vectors, needed_for: str | None) -> Facts | None:
+    """The table that is given, or the one that lies beside the cutouts or the latents.
+
+    Args:
+        given: The table; None to look for it.
+        vectors: The latents.
+        needed_for: The option that needs it; None where the answer can do without.
+
+    Returns:
+        The table; None where there is none and none is needed.
+
+    Raises:
+        OptionError: It is needed, and there is none.
+        DataError: As for `Facts`.
+    """
+    if given is not None:
+        return Facts(given, vectors)
+    about = vectors.latents.about
+    name = about.table.get("name", "")
+    cutouts = Path(about.cutouts)
+    places = [table.beside(cutouts)] if about.cutouts else []
+    if name:
+        places = [cutouts.with_name(name), vectors.latents.path.with_name(name)]
+    there = next((path for path in places if path.exists()), None)
+    if there is not None and name:
+        return Facts(there, vectors)
+    if needed_for is None:
+        return None
+    if there is not None:  # it was not known to belong to the cutouts: only its user can tell
+        raise OptionError(
+            f"{needed_for} needs the cutout table, and {vectors.latents.path} does not say which it is. If it is "
+            f"{there}, give it: --table {there}."
+        )
+    looked = f"; it is not at {' or '.join(map(str, places))}" if places else ""
+    raise OptionError(f"{needed_for} needs the cutout table{looked}: give it with --table cutouts.parquet.")
+
+
+def _require_match(path: Path, vectors: Vectors) -> None:
+    """See that a table is the one that the latents remember.
+
+    Raises:
+        DataError: It is another.
+    """
+    about = vectors.latents.about
+    remembered = about.table.get("digest")
+    if remembered is None or table.digest(path) == remembered:
+        return
+    cutouts = Path(about.cutouts)
+    if cutouts.is_file():  # columns may have been added since
+        table.require_match(path, cutouts)
+        return
+    raise DataError(
+        f"{path} is another table than {about.table.get('name', 'the one')} that the latents were made with, or has "
+        f"changed since, and the cutouts {cutouts} are not there to compare it with: give the table as it was."
+    )
