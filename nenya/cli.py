@@ -20,6 +20,7 @@ from nenya.errors import (
     OptionError,
     OtherProcessError,
 )
+from nenya.evaluate import evaluate
 from nenya.searching import search
 from nenya.stdout import ReaderGoneError, complain, guarded_output, let_go, say
 
@@ -156,6 +157,7 @@ def demo(
 
 
 app.command()(cutouts)
+app.command()(evaluate)
 app.command()(search)
 
 

@@ -22,11 +22,12 @@ NAMES = (
     "processes",
     "granules",
     "search",
+    "evaluate",
     "cuda",
     "compile",
 )
 #: Only where they are asked for: they explain choices within Nenya, and take minutes.
-ON_DEMAND = ("network", "accumulate", "processes", "granules", "search", "compile")
+ON_DEMAND = ("network", "accumulate", "processes", "granules", "search", "evaluate", "compile")
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

@@ -67,6 +67,31 @@ def _by_distance(queries: Tensor, gallery: Tensor, count: int) -> Tensor:
     return torch.remainder(in_order, len(gallery))
 
 
+def nearest_others(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The nearest other items of each item, by cosine; ties as for `nearest_neighbours`.
+
+    Args:
+        features: [N, D].
+        count: How many, at most N - 1.
+
+    Returns:
+        Their indices [N, count], the nearest first, and their cosines.
+    """
+    found = nearest_neighbours(features, features, count + 1)
+    own = torch.arange(len(features))[:, None]
+    # An item is mostly the nearest to itself, but equal ones can come before it, and all the places be theirs.
+    is_own = found == own
+    is_own[~is_own.any(dim=1), -1] = True
+    others = found[~is_own].reshape(len(features), count)
+    unit = F.normalize(features.double(), dim=1)
+    rows = max(1, _MOST_DISTANCES // max(1, count * unit.shape[1]))
+    cosines = [
+        (unit[start : start + rows, None] * unit[others[start : start + rows]]).sum(dim=2)
+        for start in range(0, len(unit), rows)
+    ]
+    return others, torch.cat(cosines)
+
+
 def knn_accuracy(
     train: Tensor,
     train_labels: npt.NDArray[np.int64],
