@@ -11,6 +11,7 @@ import typer
 
 from nenya import __version__, launch
 from nenya.cutouts import cutouts
+from nenya.encoding import latents
 from nenya.errors import (
     INTERRUPTED,
     OWN_FAULT,
@@ -157,6 +158,7 @@ def demo(
 
 
 app.command()(cutouts)
+app.command()(latents)
 app.command()(evaluate)
 app.command()(search)
 

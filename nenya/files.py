@@ -70,10 +70,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = Path(name)
         _copy_mode(final, temporary)
         yield temporary
-        flush_to_disk(temporary)
-        os.replace(temporary, final)
+        put_in_place(temporary, final)
         temporary = None
-        flush_to_disk(final.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise NenyaError(
@@ -83,6 +81,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, final: Path) -> None:
+    """Give a finished file in the same folder its name, once it is on the disk.
+
+    Raises:
+        OSError: That fails; then nothing has changed.
+    """
+    flush_to_disk(temporary)
+    os.replace(temporary, final)
+    flush_to_disk(final.parent)
 
 
 @contextlib.contextmanager

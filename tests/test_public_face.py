@@ -24,10 +24,17 @@ FACE = {
     "nenya.util.save_model": "(model, optimizer, opt, epoch, file)",
     "nenya.util.AverageMeter": "()",
     "nenya.util.TwoCropTransform": "(transform)",
+    "nenya.latents_extraction.model_latents_extract": (
+        "(opt, data_file, model_path, partitions=('train', 'valid'), allowed_indices=None, *, "
+        "remove_module=True, in_loader=None, using_gpu=None, debug=False)"
+    ),
+    "nenya.analyze_image.get_latents": "(img, model_file, opt)",
+    "nenya.analyze_image.calc_DT": "(images, random_jitter, verbose=False)",
     # what docs and users' scripts name
     "nenya.models.reading.load_model": "(file)",
     "nenya.training.checkpoint.load_model": "(file)",  # where it was before
     "nenya.training.features.encode_cutouts": "(model, images, opt, *, device='cpu', batch_size=128)",
+    "nenya.latents.run.write_latents": "(model, cutouts, out, wanted=None, *, resume=False, export=None)",
     "nenya.training.features.knn_accuracy": (
         "(train, train_labels, valid, valid_labels, neighbours=5, metric='cosine')"
     ),
@@ -61,7 +68,13 @@ def test_params_dict_is_a_property():
     assert isinstance(inspect.getattr_static(_resolve("nenya.params.Params"), "dict"), property)
 
 
-@pytest.mark.parametrize("door", ["nenya.util", "nenya.train_util", "nenya.training.features", "nenya.training.health"])
+DOORS = (
+    "nenya.util", "nenya.train_util", "nenya.latents_extraction", "nenya.analyze_image", "nenya.training.features",
+    "nenya.training.health",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_doors_define_nothing(door):
     module = importlib.import_module(door)
     assert set(module.__all__) == {name for name in vars(module) if not name.startswith("_")}

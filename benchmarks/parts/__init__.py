@@ -21,13 +21,14 @@ NAMES = (
     "accumulate",
     "processes",
     "granules",
+    "latents",
     "search",
     "evaluate",
     "cuda",
     "compile",
 )
 #: Only where they are asked for: they explain choices within Nenya, and take minutes.
-ON_DEMAND = ("network", "accumulate", "processes", "granules", "search", "evaluate", "compile")
+ON_DEMAND = ("network", "accumulate", "processes", "granules", "latents", "search", "evaluate", "compile")
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

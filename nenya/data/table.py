@@ -133,6 +133,18 @@ def read(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
     return {name: _column(table, name) for name in table.schema_arrow.names}
 
 
+def read_arrow(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401  # pyarrow has no type information
+    """Read a table as pyarrow has it, with the units and meanings of its columns.
+
+    Raises:
+        DataError: As for `read`.
+    """
+    try:
+        return _open(Path(path)).read()
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
+        raise DataError(f"the cutout table {path} cannot be read ({str(error)[:200]}).") from error
+
+
 def names(path: str | os.PathLike[str]) -> list[str]:
     """The columns of a table of any origin.
 

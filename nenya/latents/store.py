@@ -145,11 +145,16 @@ class Latents:
             raise DataError(
                 f"{self.path} has latents {has}, not {space}. Make them with `nenya latents --space {space}`."
             )
-        return f"{key}_z" if has == "both" and space == "z" else key
+        return dataset_name(key, space or "h", has)
 
     def dims(self, key: str, space: Literal["h", "z"] | None = None) -> int:
         """D of a key in a space."""
         return self._readers[self.name(key, space)][2]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """How the latents are stored, float16 or float32."""
+        return self._readers[self.keys[0]][1]
 
     def num_rows(self, key: str) -> int:
         """N of a key, usable or not."""
@@ -177,6 +182,11 @@ class Latents:
         """SHA-256 of the file."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def dataset_name(key: str, space: Literal["h", "z"], spaces: Space) -> str:
+    """The dataset of a key's latents in a space, in a file of these spaces."""
+    return f"{key}_z" if spaces == "both" and space == "z" else key
 
 
 def create(

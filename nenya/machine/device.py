@@ -65,18 +65,24 @@ def describe(device: torch.device, num_processes: int = 1) -> str:
 
 
 @contextlib.contextmanager
-def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+def arithmetic(precision: str, device: torch.device, *, repeatable: bool = False) -> Iterator[None]:
     """On CUDA: allow convolutions in TF32 if `precision` is "auto", and let cuDNN choose its kernels by their speed.
 
     "fp32" means float32. The settings are the whole process's, and as they were before once the context is left.
+
+    Args:
+        precision: Option of this name.
+        device: Where the network runs.
+        repeatable: Choose the kernels by the shapes alone, and only those that give the same bits each time.
     """
     if device.type != "cuda":
         yield
         return
     cudnn = torch.backends.cudnn
-    before = cudnn.allow_tf32, cudnn.benchmark
-    cudnn.allow_tf32, cudnn.benchmark = precision == "auto", True
+    before = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    cudnn.allow_tf32, cudnn.benchmark = precision == "auto", not repeatable
+    cudnn.deterministic = repeatable or before[2]
     try:
         yield
     finally:
-        cudnn.allow_tf32, cudnn.benchmark = before
+        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before

@@ -212,7 +212,11 @@ def load_model(file: str | os.PathLike[str]) -> tuple[SupConResNet, dict[str, An
     Raises:
         CheckpointError: The file is no whole checkpoint, or its weights are not those of the model it names.
     """
-    state = read_checkpoint(file)
+    return rebuild(read_checkpoint(file), file)
+
+
+def rebuild(state: Mapping[str, Any], file: str | os.PathLike[str]) -> tuple[SupConResNet, dict[str, Any]]:
+    """Rebuild a trained model from a checkpoint that `read_checkpoint` has read from `file`; as `load_model`."""
     model = rebuild_model(state["opt"], state["model"], file)
     use_fast_convolutions(model)
     return model, state["opt"]
