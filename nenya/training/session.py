@@ -258,7 +258,7 @@ def _spare_others(state: Run, resumed: Path) -> None:
     others = [
         path
         for path in (state.folder / OPTIONS_FILE, *checkpoints(state.folder))
-        if path.name in (LAST, PREVIOUS, OPTIONS_FILE, *removable) or epoch_of(path) > state.epoch
+        if path.name in (LAST, PREVIOUS, OPTIONS_FILE, *removable) or state.epoch < epoch_of(path) <= state.opt.epochs
         if path != resumed and os.path.lexists(path) and not _is_of_run(path, state)
     ]
     if others:
