@@ -66,7 +66,7 @@ def search(
         typer.Option("--cutouts", rich_help_panel=_FILES, help="The cutouts, for --picture, if they have moved."),
     ] = None,
 ) -> None:
-    """Find the cutouts most like others: the cosine of their latents, over all of them. See docs/search.md.
+    """Find the cutouts most like others: the cosine of their latents, over all of them. See docs/similar.md.
 
     For example:
 

@@ -50,6 +50,10 @@ def test_every_block_is_of_a_kind_that_is_tried(page):
     assert page.read_text().count("```") == 2 * len(BLOCK.findall(page.read_text()))
 
 
+def test_no_page_has_the_name_of_one_that_the_site_makes_itself():
+    assert not {page.stem for page in PAGES} & {"search", "genindex", "py-modindex"}
+
+
 @pytest.fixture
 def place(tiny_file, image_file, tmp_path, monkeypatch):
     """A folder with opts.json, cutouts.h5 and a finished run of them, where pages' blocks are run."""
@@ -72,7 +76,7 @@ def small(monkeypatch):
 
 @with_blocks("python")
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, place, small, quick_pictures, request):
-    if page.name == "search.md":
+    if page.name == "similar.md":
         request.getfixturevalue("latents")
     (last,) = (place / "models").glob("*/last.pth")
     names = {"sst": np.zeros((9016, 64, 64), np.float32)} if page.name == "data.md" else {}
