@@ -27,14 +27,14 @@ _BESIDE: Mapping[str, str] = {
 
 def statements(probes: Probes, features: Sequence[Features]) -> list[str]:
     """A sentence for each latents and target: whether it is encoded, and beside what."""
-    said = []
+    sentences = []
     names = [each.name for each in features if each.role == "latents"]
     for target in dict.fromkeys(score.target for score in probes.scores):
         for name in names:
             best = _best(probes.scores, target, name)
             if best is not None:
-                said.append(_statement(best, probes.differences))
-    return said
+                sentences.append(_statement(best, probes.differences))
+    return sentences
 
 
 def _best(scores: Sequence[Score], target: str, features: str) -> Score | None:
