@@ -33,6 +33,7 @@ from tests.mutation.equivalent import ANY, EQUIVALENT
 
 ROOT = environment.ROOT
 COUNT = 40
+MOST_KB = 10_000_000  # of address space, for the tests of a mutant
 MARKS = ("<!-- mutants: begin; written by `make mutants` -->", "<!-- mutants: end -->")
 
 #: Module and the tests that are to notice a change in it.
@@ -116,7 +117,8 @@ def survives(mutant: Mutant, folder: Path, limit: float) -> bool:
 
 
 def _passes(module: str, folder: Path, limit: float) -> bool:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TARGETS[module]]
+    bounded = ["/bin/sh", "-c", f'ulimit -v {MOST_KB}; exec "$@"', "sh"]  # an endless list is noticed, too
+    command = [*bounded, sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TARGETS[module]]
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     tests = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
