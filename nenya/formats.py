@@ -12,6 +12,7 @@ _CONVERT = "Convert it: nccopy -k nc4 OLD.nc NEW.nc"
 _NETCDF = f"For a granule or a grid: nenya cutouts OLD.nc --out cutouts.h5. Or, if it holds cutouts, c{_CONVERT[1:]}"
 _CUT = "Cutouts [N, H, W] have to be cut from it and written to HDF5"
 _PICTURE = "Read the pictures and write them to one HDF5 dataset [N, H, W]"
+_BINARY = "Transfer it again as it is (FTP: binary; Git: mark it as binary in .gitattributes)"
 _ARRAYS = "Load the arrays and write them to HDF5 with h5py"
 
 #: Offset, first bytes, what the file is, what to do. The first that fits counts.
@@ -20,8 +21,17 @@ _MARKS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"CDF\x02", "a netCDF-3 file (64-bit offset)", _NETCDF),
     (0, b"CDF\x05", "a netCDF-3 file (CDF-5, 64-bit data)", _CONVERT),
     (0, b"\x0e\x03\x13\x01", "an HDF4 file, another format than HDF5", "Convert it: h4toh5 OLD.hdf NEW.h5"),
-    (0, b"version https://git-lfs", "a Git LFS pointer, a note in place of the data", "Fetch the data: git lfs pull"),
-    (0, b"/annex/objects/", "a git-annex pointer, a note in place of the data", "Fetch the data: git annex get"),
+    *(
+        (0, mark, "an HDF5 file that a transfer as text has damaged (its line ends or 8th bits were changed)", _BINARY)
+        for mark in (
+            b"\x89HDF\n\x1a\n",
+            b"\x89HDF\r\r\n",
+            b"\x89HDF\r\x1a",
+            b"\x09HDF\r\n",
+            b"\xef\xbf\xbdHDF",
+            b"\xc2\x89HDF",
+        )
+    ),
     (0, b"\x1f\x8b", "compressed with gzip", f"{_UNPACK}: gunzip"),
     (0, b"\x1f\x9d", "compressed with compress (.Z)", f"{_UNPACK}: gunzip"),
     (0, b"BZh", "compressed with bzip2", f"{_UNPACK}: bunzip2"),
@@ -51,6 +61,14 @@ _MARKS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"%PDF", "a PDF document", "Check images_file"),
 )
 
+#: The beginning of a text, what it is, what to do. A mark of the order of bytes may stand in front.
+_TEXTS: tuple[tuple[str, str, str], ...] = (
+    (r"version https://(git-lfs|hawser)\.github\.com", "a Git LFS pointer, a note in place of the data",
+     "Fetch the data: git lfs pull"),
+    (r"(\.\.?[/\\])*(\.git)?[/\\]?annex[/\\]objects[/\\]", "a git-annex pointer, a note in place of the data",
+     "Fetch the data: git annex get"),
+)  # fmt: skip
+
 #: Files in a folder that is a Zarr store.
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
@@ -77,6 +95,10 @@ def name_marked(head: bytes) -> tuple[str, str] | None:
     for offset, mark, name, advice in _MARKS:
         if head.startswith(mark, offset):
             return name, advice
+    start = head[:200].removeprefix(b"\xef\xbb\xbf").decode("latin-1")
+    for mark_of_text, name, advice in _TEXTS:
+        if re.match(mark_of_text, start):
+            return name, advice
     if head.startswith(b"PK\x03\x04"):
         return _zip(head)
     if re.match(rb"\x80[\x02-\x05]", head):
@@ -91,6 +113,8 @@ def _zip(head: bytes) -> tuple[str, str]:
         return "NumPy arrays (.npz)", _ARRAYS
     if first.endswith((b"/data.pkl", b"/.format_version", b"/byteorder")):
         return "a PyTorch file (.pth)", _ARRAYS
+    if first.startswith((b"[Content_Types].xml", b"_rels/", b"docProps/", b"xl/", b"word/")):
+        return "an Office document (.xlsx, .docx, ...)", _ARRAYS
     if first.rpartition(b"/")[2].decode("latin-1") in ZARR_FILES:
         return "a zipped Zarr store", "Open it with xarray or zarr and write the array to HDF5"
     return "a zip archive", f"{_UNPACK}: unzip"
@@ -109,6 +133,16 @@ def _text(head: bytes) -> tuple[str, str] | None:
         return "an HTML page", f"Perhaps {again}"
     if begin.startswith("<"):
         return "XML text", f"Perhaps {again}"
+    if begin.startswith("{") and '"zarr_format"' in text:
+        return (
+            "a part of a Zarr store (metadata as JSON)",
+            "Open the store with xarray or zarr and write the array to HDF5",
+        )
+    if begin.startswith("{") and ('"refs"' in text or '.zarray"' in text):
+        return (
+            "a kerchunk reference file, a note of where the data lie",
+            "Open it with xarray and write the array to HDF5",
+        )
     if re.match(r"[{\[]\s*[\"{\[\d}\]]", begin):
         return "JSON text", f"Perhaps {again}"
     if re.search(r"^outs:", text, re.MULTILINE) and "md5:" in text:

@@ -22,6 +22,10 @@ from nenya.errors import DataError
 MOST_MARKS = 64
 
 _MARKS = ("_FillValue", "missing_value")
+_MEANING = (*_MARKS, "scale_factor", "add_offset", "_Unsigned")
+_MOST_BYTES = 2**16  # of an attribute that holds a few numbers, perhaps as text
+_MOST_TEXTS = 8  # of open length
+_Size = tuple[int, int, str]  # of an attribute: values, bytes, and what forbids to read it
 _SHOWN = 60  # characters of an attribute's value in a message
 
 
@@ -55,9 +59,36 @@ class Meaning:
         return self.dtype.kind != self.stored.kind
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the stored numbers are what they are, and none stands for a missing value."""
+        return not self.marks and (self.factor, self.offset) == (1.0, 0.0) and not self.is_reinterpreted
+
+    @property
     def unsigned_bits(self) -> int:
         """Length of the stored numbers where they are signed and stand for unsigned ones of the same bits, else 0."""
         return 8 * self.dtype.itemsize if self.is_reinterpreted and self.dtype.kind == "u" else 0
+
+    def is_gap(self, stored: object, marks: Sequence[float] = ()) -> bool:
+        """Whether one stored element, such as HDF5's fill value, reads as a missing pixel.
+
+        Args:
+            stored: The element.
+            marks: Further numbers that stand for missing values.
+        """
+        if self.stored.kind not in "fiub":
+            return False
+        element = np.asarray(stored).astype(self.stored.newbyteorder("=")).reshape(1)
+        number = (element.view(self.dtype) if self.is_reinterpreted else element)[0]
+        if self.dtype.kind != "f":
+            return number.item() in (*self.marks, *marks)
+        with np.errstate(over="ignore"):
+            near = [np.float32(each) for each in (number, *self.marks, *marks)]
+        return not np.isfinite(near[0]) or near[0] in near[1:]
+
+
+def says_meaning(dataset: h5py.Dataset) -> bool:
+    """Whether a dataset has attributes that change what its numbers mean."""
+    return any(name in dataset.attrs for name in _MEANING)
 
 
 def read_meaning(dataset: h5py.Dataset, path: Path) -> Meaning:
@@ -77,7 +108,7 @@ def read_meaning(dataset: h5py.Dataset, path: Path) -> Meaning:
     where = f"{path}: dataset {dataset.name[1:]!r}"
     attributes = dataset.attrs
     # the size of an attribute is seen before it is read
-    return _read(_Reader(attributes, lambda name: math.prod(attributes.get_id(name).shape or ()), dataset.dtype, where))
+    return _read(_Reader(attributes, lambda name: _size(attributes.get_id(name)), dataset.dtype, where))
 
 
 def meaning_of(attributes: Mapping[str, Any], stored: np.dtype[Any], where: str) -> Meaning:
@@ -94,7 +125,7 @@ def meaning_of(attributes: Mapping[str, Any], stored: np.dtype[Any], where: str)
     Raises:
         DataError: As for `read_meaning`.
     """
-    return _read(_Reader(attributes, lambda name: np.size(attributes[name]), stored, where))
+    return _read(_Reader(attributes, lambda name: _size_of(attributes[name]), stored, where))
 
 
 def number_type(attributes: Mapping[str, Any], stored: np.dtype[Any], where: str) -> np.dtype[Any]:
@@ -103,20 +134,25 @@ def number_type(attributes: Mapping[str, Any], stored: np.dtype[Any], where: str
     Raises:
         DataError: ``_Unsigned`` is neither true nor false.
     """
-    return _Reader(attributes, lambda name: np.size(attributes[name]), stored, where).number_type()
+    return _Reader(attributes, lambda name: _size_of(attributes[name]), stored, where).number_type()
 
 
 def _read(reader: _Reader) -> Meaning:
     stored = reader.stored
     dtype = reader.number_type()
     as_bits = dtype.kind != stored.kind
+    factor, offset = reader.number("scale_factor", 1.0, zero_allowed=False), reader.number("add_offset", 0.0)
     remarks: list[str] = []
     marks: list[float] = []
     for name in _MARKS:
-        for mark in reader.numbers(name, MOST_MARKS):
+        given, nothing = reader.marks(name, dtype)
+        remarks += nothing
+        for mark in given:
             fitting = fit(mark, dtype)
             if fitting is None:
-                remarks.append(f"attribute {name} is {mark:g}, which {dtype} has not: it marks nothing")
+                packed = _packed(mark, factor, offset, dtype)
+                meant = f", unless it is meant in unpacked units: stored as {packed}" if packed is not None else ""
+                remarks.append(f"attribute {name} is {mark:g}, which {dtype} has not: it marks nothing{meant}")
                 continue
             if fitting != mark and not math.isnan(mark) and not reader.has("_Unsigned"):
                 remarks.append(
@@ -128,8 +164,8 @@ def _read(reader: _Reader) -> Meaning:
         stored,
         dtype,
         tuple(dict.fromkeys(marks)),
-        reader.number("scale_factor", 1.0, zero_allowed=False),
-        reader.number("add_offset", 0.0),
+        factor,
+        offset,
         valid_range,
         (*remarks, *unusable),
     )
@@ -158,6 +194,25 @@ def fit(mark: float, dtype: np.dtype[Any]) -> float | None:
     return None
 
 
+def _packed(value: float, factor: float, offset: float, dtype: np.dtype[Any]) -> int | None:
+    """The stored integer that unpacks to a value; None where there is none, or where nothing is packed."""
+    if (factor, offset) == (1.0, 0.0) or not math.isfinite(value) or dtype.kind not in "iu":
+        return None
+    stored = (value - offset) / factor
+    near = round(stored)
+    inside = np.iinfo(dtype).min <= near <= np.iinfo(dtype).max
+    return near if inside and abs(stored - near) <= 1e-3 else None
+
+
+def marks_fit(mark: float, meaning: Meaning) -> bool:
+    """Whether numbers of a meaning can be a mark that is declared as it is stored."""
+    dtype = meaning.dtype
+    if dtype.kind != "f":
+        return fit(mark, dtype) == mark
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.float64(mark).astype(dtype)))
+
+
 def declared(missing: Sequence[float], meaning: Meaning, found: str) -> tuple[float, ...]:
     """Check the marks of missing pixels that the option `missing` declares.
 
@@ -174,10 +229,8 @@ def declared(missing: Sequence[float], meaning: Meaning, found: str) -> tuple[fl
     """
     dtype = meaning.dtype
     for mark in missing:
-        fitting = fit(mark, dtype)
-        with np.errstate(over="ignore"):
-            possible = bool(np.isfinite(np.float64(mark).astype(dtype))) if dtype.kind == "f" else fitting == mark
-        if not possible:
+        if not marks_fit(mark, meaning):
+            fitting = fit(mark, dtype)
             other = f" Its bits as {dtype} are {fitting:g}: is that meant?" if dtype.kind in "iu" and fitting else ""
             raise DataError(
                 f"{found}: missing has {mark!r}, a number that {dtype} has not. Expected numbers as they are stored in "
@@ -190,10 +243,10 @@ class _Reader:
     """Reads attributes of stored numbers, each complaint with the names of what has them and of the attribute."""
 
     def __init__(
-        self, attributes: Mapping[str, Any], count: Callable[[str], int], stored: np.dtype[Any], where: str
+        self, attributes: Mapping[str, Any], size: Callable[[str], _Size], stored: np.dtype[Any], where: str
     ) -> None:
         self._attributes = attributes
-        self._count = count
+        self._size = size
         self.stored = stored
         self._named = where
 
@@ -205,7 +258,7 @@ class _Reader:
         stored = self.stored
         if not self.has("_Unsigned") or stored.kind not in "iu":
             return stored.newbyteorder("=")
-        value = self._values("_Unsigned", 1)[0]
+        value = self._one("_Unsigned")
         says = {"true": "u", "false": "i", "1": "u", "0": "i"}.get(str(value).strip("\0 ").lower())
         if says is None:
             raise self._complaint("_Unsigned", value, 'expected "true" or "false"')
@@ -213,18 +266,33 @@ class _Reader:
 
     def number(self, name: str, default: float, *, zero_allowed: bool = True) -> float:
         """The one number in an attribute, or the default where it is not there."""
-        numbers = self.numbers(name, 1)
-        if not numbers:
+        if not self.has(name):
             return default
-        if not math.isfinite(numbers[0]) or (numbers[0] == 0 and not zero_allowed):
-            raise self._complaint(
-                name, numbers[0], f"expected a finite number{'' if zero_allowed else ' other than 0'}"
-            )
-        return float(numbers[0])
+        number = self._number(name, self._one(name))
+        if not math.isfinite(number) or (number == 0 and not zero_allowed):
+            raise self._complaint(name, number, f"expected a finite number{'' if zero_allowed else ' other than 0'}")
+        return float(number)
 
     def numbers(self, name: str, most: int) -> list[float]:
         """The numbers in an attribute, which files store as a scalar or as an array; none where it is not there."""
         return [self._number(name, value) for value in self._values(name, most)] if self.has(name) else []
+
+    def marks(self, name: str, dtype: np.dtype[Any]) -> tuple[list[float], list[str]]:
+        """The numbers in an attribute of marks, and remarks on what in it is no number, so that it marks nothing."""
+        if not self.has(name):
+            return [], []
+        numbers: list[float] = []
+        remarks: list[str] = []
+        for value in self._values(name, MOST_MARKS) or [""]:
+            try:
+                numbers.append(self._number(name, value))
+            except DataError:
+                empty = isinstance(value, str) and not value.strip("\0 ")
+                # what text became in integers is anyone's guess; among floats it is NaN, or nothing
+                if not (empty or (isinstance(value, str) and len(value) <= _SHOWN and dtype.kind == "f")):
+                    raise
+                remarks.append(f"attribute {name} is {'empty' if empty else _shown(value)}: it marks nothing")
+        return numbers, remarks
 
     def valid_range(self, bits_of: np.dtype[Any] | None) -> tuple[tuple[float, float] | None, list[str]]:
         """The limits of valid numbers, and complaints about what cannot be read as such: nothing depends on them.
@@ -237,7 +305,7 @@ class _Reader:
         for name, places in (("valid_range", (0, 1)), ("valid_min", (0,)), ("valid_max", (1,))):
             try:
                 numbers = self.numbers(name, len(places))
-                if numbers and (len(numbers) != len(places) or any(math.isnan(number) for number in numbers)):
+                if self.has(name) and (len(numbers) != len(places) or any(map(math.isnan, numbers))):
                     raise self._complaint(name, numbers, f"expected {len(places)} numbers")
             except DataError as error:
                 unusable.append(f"{error} It is not used.")
@@ -249,16 +317,26 @@ class _Reader:
         return (None if limits == [-math.inf, math.inf] else (limits[0], limits[1])), unusable
 
     def _values(self, name: str, most: int) -> list[Any]:
-        """What is in an attribute, not more than so many values: that is seen before it is read."""
-        count = self._count(name)
+        """What is in an attribute, not more than so many values: that is seen before it is read, and after."""
+        count, size, unread = self._size(name)
+        self._require_few(name, count, most)
+        if unread or size > _MOST_BYTES:
+            raise DataError(f"{self._where(name)} is {unread or f'{size} bytes long'}; expected a number. Correct it.")
+        values = _flat(self._attributes[name])
+        self._require_few(name, len(values), most)
+        return [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values]
+
+    def _one(self, name: str) -> object:
+        """The one value in an attribute."""
+        values = self._values(name, 1)
+        if not values:
+            raise self._complaint(name, "empty", "expected a value")
+        return values[0]
+
+    def _require_few(self, name: str, count: int, most: int) -> None:
         if count > most:
             expected = "one" if most == 1 else f"at most {most}"
             raise DataError(f"{self._where(name)} has {count} values; expected {expected}.")
-        values = np.asarray(self._attributes[name]).reshape(-1).tolist()
-        values = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values]
-        if not values:
-            raise self._complaint(name, "empty", "expected a value")
-        return values
 
     def _number(self, name: str, value: object) -> float:
         if isinstance(value, str):
@@ -274,6 +352,45 @@ class _Reader:
         return f"{self._named}: attribute {name}"
 
     def _complaint(self, name: str, value: object, expected: str) -> DataError:
-        shown = repr(value)
-        shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
-        return DataError(f"{self._where(name)} is {shown}; {expected}. Correct or remove it.")
+        return DataError(f"{self._where(name)} is {_shown(value)}; {expected}. Correct or remove it.")
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
+
+
+def _size_of(value: object) -> _Size:
+    """`_size` of what is in memory already."""
+    array = np.asarray(value)
+    return array.size, 0, ""
+
+
+def _size(attribute: h5py.h5a.AttrID) -> _Size:
+    """What an attribute holds, as far as its type tells: an array may be one element, and a list of any length.
+
+    Returns:
+        Number of values, bytes, and what it is that had better not be read; empty where it may be.
+    """
+    count, kind = math.prod(attribute.shape or (0,) * (attribute.shape is None)), attribute.get_type()
+    size = count * kind.get_size()
+    while isinstance(kind, h5py.h5t.TypeArrayID):
+        count *= math.prod(kind.get_array_dims())
+        kind = kind.get_super()
+    # lists, and text of open length, may all be the same long one in the file
+    if isinstance(kind, h5py.h5t.TypeVlenID) and count == 1:
+        kind = kind.get_super()
+    open_text = isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
+    plain = (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID, h5py.h5t.TypeStringID, h5py.h5t.TypeEnumID)
+    odd = "no plain number" if not isinstance(kind, plain) else ""
+    return count, size, odd or ("many texts" if open_text and count > _MOST_TEXTS else "")
+
+
+def _flat(value: object) -> list[Any]:
+    """The values in an attribute, one after another: h5py gives arrays of arrays where lengths vary."""
+    if isinstance(value, h5py.Empty):
+        return []
+    values: list[Any] = np.asarray(value).reshape(-1).tolist()
+    if any(isinstance(item, np.ndarray) for item in values):
+        values = np.concatenate([np.ravel(item) for item in values]).tolist()
+    return values

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from nenya.data.dimensions import order_by_names
 from nenya.errors import DataError
 
 Shape = tuple[int, int, int, int]  # N, C, H, W
@@ -85,7 +86,8 @@ def find_axes(dataset: h5py.Dataset, path: Path, key: str, given: str | None) ->
     if given is not None and len(given) != len(shape):
         raise DataError(f"{found}, but axes is {given!r}, which names {len(given)} axes. Name each of them once.")
     axes = Axes(given or ("NHW" if len(shape) == 3 else "NCHW"))
-    if given is None:
+    named = order_by_names(dataset)
+    if given is None and (named is None or _changes_order(named[0])):
         _require_usual(shape, found, is_matlab(dataset, path))
     _, _, height, width = axes.shape_of(shape)
     if min(height, width) < _LEAST:
@@ -114,16 +116,28 @@ def doubt(dataset: h5py.Dataset, path: Path) -> str | None:
         dataset: The open dataset, of a shape that `find_axes` takes without being told the order.
         path: Its file.
     """
-    shape = dataset.shape
-    why = _cutouts_last(shape) or _channels_last(shape)
+    shape, matlab = dataset.shape, is_matlab(dataset, path)
+    named = order_by_names(dataset)
+    if named is None:
+        why, suggested = _cutouts_last(shape) or _channels_last(shape), _suggested(shape, matlab)
+        if why is None and matlab and shape[-1] > max(shape[:-1]):
+            why = "MATLAB wrote it, which stores arrays with their axes in reverse, and the last axis is the longest"
+        if why is None and len(shape) == 4 and shape[0] <= _LEAST < _FEW < shape[1]:
+            suggested = "CHWN" if shape[-1] > max(shape[:-1]) else "CNHW"
+            why = f"there are very few cutouts of very many channels, as in [{', '.join(suggested)}]"
+    else:
+        suggested, names = named
+        why = f"its dimensions are named ({names})" if _changes_order(suggested) else None
     if why is None:
         return None
     count, channels, height, width = Axes("NHW" if len(shape) == 3 else "NCHW").shape_of(shape)
     each = f"{channels} x {height} x {width}" if len(shape) == 4 else f"{height} x {width}"
-    return (
-        f"shape {shape} is taken as {count} cutouts of {each}, but {why}. "
-        f"{_way_out(shape, _suggested(shape, is_matlab(dataset, path)))}"
-    )
+    return f"shape {shape} is taken as {count} cutouts of {each}, but {why}. {_way_out(shape, suggested)}"
+
+
+def _changes_order(order: str) -> bool:
+    """Whether an order is another than the usual one in more than whether cutouts lie on their side."""
+    return order.replace("W", "H") not in ("NHH", "NCHH")
 
 
 def is_matlab(dataset: h5py.Dataset, path: Path) -> bool:
@@ -183,6 +197,10 @@ def _suggested(shape: tuple[int, ...], matlab: bool) -> str:
     """The order that a doubtful shape may have."""
     if len(shape) == 3:
         return "WHN" if matlab else "HWN"
+    if matlab and shape[-1] > max(shape[:-1]):
+        return "CWHN" if shape[0] <= _LEAST < shape[1] else "WHCN"
+    if shape[0] <= _LEAST < shape[1] and shape[-1] > max(_FEW, *shape[:-1]):
+        return "CHWN"
     if shape[-1] <= _FEW or (_cutouts_last(shape) is None and shape[1] == shape[2]):
         return "NHWC"
     if shape[0] <= 4 < shape[1]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import os
 from pathlib import Path
@@ -15,8 +14,6 @@ import torch
 
 from nenya.errors import DataError
 from nenya.machine.memory import free_memory
-
-logger = logging.getLogger(__name__)
 
 #: Pixels that unpack to more than this are looked at, and refused where they are more than so many times the bytes
 #: stored: one value over and over. Imagery compresses by a factor of 2 to 20; gzip cannot do better than 1,032.
@@ -74,7 +71,7 @@ def _without_holes(path: str, offset: int, size: int) -> int:
     return there
 
 
-def _num_chunks(dataset: h5py.Dataset) -> list[int]:
+def num_chunks(dataset: h5py.Dataset) -> list[int]:
     """Number of chunks along each axis, written or not."""
     return [-(-size // length) for size, length in zip(dataset.shape, dataset.chunks, strict=True)]
 
@@ -104,7 +101,7 @@ def require_sound_chunks(found: str, dataset: h5py.Dataset) -> None:
         DataError: They unpack to an enormous amount, or are larger than what they unpack to.
     """
     count, stored, size = dataset.id.get_num_chunks(), dataset.id.get_storage_size(), chunk_bytes(dataset)
-    declared = math.prod(_num_chunks(dataset))
+    declared = math.prod(num_chunks(dataset))
     if declared > MOST_UNWRITTEN and 2 * count < declared:
         raise DataError(
             f"{found} declares {declared} chunks, of which {count} were ever written. Check how the file was made; "
@@ -116,73 +113,6 @@ def require_sound_chunks(found: str, dataset: h5py.Dataset) -> None:
             f"{found} has chunks of {in_words(size)} of pixels, stored in {in_words(stored // count)} each: packed, "
             "they cannot be larger. The file is damaged; copy or make it anew."
         )
-
-
-def rows_never_written(dataset: h5py.Dataset) -> npt.NDArray[np.bool_] | None:
-    """Find the cutouts of which the file holds nothing: they read as the fill value.
-
-    Args:
-        dataset: Cutouts along its first axis.
-
-    Returns:
-        Which of the cutouts were never written [N]; None where all were, or where the file does not tell.
-    """
-    if dataset.is_virtual or dataset.external:
-        return None
-    count = dataset.shape[0]
-    if not dataset.chunks:
-        return None if dataset.id.get_storage_size() else np.ones(count, bool)
-    chunks = _num_chunks(dataset)
-    if dataset.id.get_num_chunks() >= math.prod(chunks):
-        return None
-    length, written = dataset.chunks[0], np.zeros(chunks[0], bool)
-
-    def note(chunk: h5py.h5d.StoreInfo) -> None:
-        row = chunk.chunk_offset[0] // length
-        if row < len(written):
-            written[row] = True
-
-    dataset.id.chunk_iter(note)
-    return None if written.all() else np.repeat(~written, length)[:count]
-
-
-def require_written(unwritten: npt.NDArray[np.bool_] | None, found: str) -> None:
-    """Make sure that something was written.
-
-    Args:
-        unwritten: What `rows_never_written` gives.
-        found: What it is about, for the message.
-
-    Raises:
-        DataError: Nothing was.
-    """
-    if unwritten is not None and unwritten.all():
-        raise DataError(
-            f"{found} was never written: all {len(unwritten)} cutouts would read as the fill value. Check how the file "
-            "was made."
-        )
-
-
-def written_only(
-    rows: npt.NDArray[np.int64], unwritten: npt.NDArray[np.bool_] | None, key: str
-) -> npt.NDArray[np.int64]:
-    """Leave out the cutouts that were never written, with a warning.
-
-    Args:
-        rows: Row numbers, rising.
-        unwritten: What `rows_never_written` gives.
-        key: Name of the dataset, for the message.
-    """
-    if unwritten is None or not (left_out := rows[unwritten[rows]]).size:
-        return rows
-    logger.warning(
-        "%s: %d of %d cutouts are left out (rows %s): they were never written, and would read as the fill value",
-        key,
-        len(left_out),
-        len(unwritten),
-        few(left_out),
-    )
-    return rows[~unwritten[rows]]
 
 
 def few(rows: npt.NDArray[np.int64]) -> str:

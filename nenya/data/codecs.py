@@ -20,6 +20,11 @@ _HEADERS: dict[int, tuple[int, int, Literal["big", "little"]]] = {
     _LZ4: (0, 8, "big"),
     _BITSHUFFLE: (0, 8, "big"),
 }
+#: Filters that leave a chunk about as long as it is: shuffling, checksums, rounding to fewer digits.
+_NO_CODECS = (
+    h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET,
+    32022, 32023, 32024,  # BitGroom, granular BitRound, BitRound
+)  # fmt: skip
 _SPARE = 2**16
 _MOST_FOLD = 1032  # that gzip can pack
 _HARMLESS = 256 * 2**20  # that may be unpacked to find that it is too much
@@ -34,8 +39,15 @@ def require_codecs(dataset: h5py.Dataset, path: Path) -> None:
     """Make sure that HDF5 can unpack a dataset; the package with more codecs is imported where one needs it.
 
     Raises:
-        DataError: A codec is not installed.
+        DataError: A codec is not installed, or chunks are packed twice: what a chunk unpacks to can be bounded for the
+            codec that packed it last only, and 20 KB may unpack to 3 GB.
     """
+    packing = [name or f"HDF5 filter {code}" for code, name in filters_of(dataset) if code not in _not_packing(dataset)]
+    if len(packing) > 1:
+        raise DataError(
+            f"{path}: dataset {dataset.name[1:]!r} is compressed {len(packing)} times in a row: "
+            f"{', then '.join(packing)}. Expected one codec: rewrite the file with h5repack -f GZIP=1."
+        )
     unknown = [(code, name) for code, name in filters_of(dataset) if not h5py.h5z.filter_avail(code)]
     if not unknown:
         return
@@ -48,6 +60,19 @@ def require_codecs(dataset: h5py.Dataset, path: Path) -> None:
                 "which is not installed here. Expected a codec of HDF5's own or of hdf5plugin: pip install "
                 "'nenya[codecs]', or rewrite the file with h5repack -f GZIP=1."
             )
+
+
+def _not_packing(dataset: h5py.Dataset) -> tuple[int, ...]:
+    """The filters of a dataset that are no codecs: bitshuffle is one only with a codec inside."""
+    plain = _filter_values(dataset).get(_BITSHUFFLE, (0,) * 5)[4:5] == (0,)
+    return (*_NO_CODECS, _BITSHUFFLE) if plain else _NO_CODECS
+
+
+def _filter_values(dataset: h5py.Dataset) -> dict[int, tuple[int, ...]]:
+    """The settings of the filters of a dataset, by the filters' numbers."""
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(position) for position in range(properties.get_nfilters())]
+    return {code: tuple(values) for code, _, values, _ in filters}
 
 
 def filters_of(dataset: h5py.Dataset) -> list[tuple[int, str]]:

@@ -61,6 +61,10 @@ class Cutouts(Protocol):
         """Row numbers of the cutouts with few enough missing pixels, rising."""
 
     @property
+    def ends(self) -> npt.NDArray[Any] | None:
+        """Smallest and largest stored number of each channel of all usable cutouts [2, C]; None where nobody looked."""
+
+    @property
     def num_left_out(self) -> int:
         """Number of cutouts that are not usable."""
 

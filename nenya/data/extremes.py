@@ -25,6 +25,17 @@ LEAST_OTHERS = 8
 #: Numbers are absurd that are so many times farther from the median than others that differ from it.
 ABSURD = 1e6
 
+#: A value, or a few together, with this share stand apart also where the gap to the next is so many times the usual
+#: distance of neighbours there: heavy tails have a range that no gap can be compared with.
+COMMON = 0.01
+GAP_OF_COMMON = 100.0
+#: For numbers that often are marks, such as the end of an integer type, the gap need be only so many times that wide,
+#: or at that end so many numbers where all others come: saturated measurements have no such gap.
+GAP_OF_USUAL, GAP_OF_FULL_END = 10.0, 3.0
+USUAL_MARKS = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0, 9999.0, 99999.0, 32767.0, 65535.0)
+
+_NEARBY = 20  # distances of neighbours that tell the usual one
+_MOST_TOGETHER = 8  # -999, -998, ..., -992
 _MOST_MARKS = 3  # values that stand apart together at one end: -999, -998 and -997
 _ROUNDS = 4
 
@@ -90,11 +101,14 @@ class Counted:
         return Counted(self.values[kept], self.counts[kept])
 
 
-def find_extremes(counted: Counted) -> list[Extreme]:
+def find_extremes(counted: Counted, *, zero: float = 0.0, ends: tuple[float, ...] = ()) -> list[Extreme]:
     """Find the values at both ends that stand apart: frequent ones, and any that are far off.
 
     Args:
         counted: Numbers of one kind, such as those of one channel.
+        zero: The number that stands for nothing: no rain, no ice. It is a natural bound, with a gap to the smallest
+            amount that is measured; it stands apart only where it is far off.
+        ends: Smallest and largest number of their type, where that is one of integers.
 
     Returns:
         What stands apart, the farthest first.
@@ -103,7 +117,7 @@ def find_extremes(counted: Counted) -> list[Extreme]:
     found: list[Extreme] = []
     rest = counted
     for _ in range(_ROUNDS):
-        more = _outermost(rest, total)
+        more = _outermost(rest, total) or _common(rest, total, zero, ends)
         if not more:
             break
         found += more
@@ -151,6 +165,34 @@ def _outermost(counted: Counted, total: int) -> list[Extreme]:
         if len(extremes) == len(ends):
             return extremes
     return []
+
+
+def _common(counted: Counted, total: int, zero: float, ends: tuple[float, ...]) -> list[Extreme]:
+    """Common values at an end with a wide gap behind them; at each end those with the widest."""
+    found = []
+    for values, counts in ((counted.values, counted.counts), (counted.values[::-1], counted.counts[::-1])):
+        best = 0.0
+        extreme = None
+        for together in range(1, min(_MOST_TOGETHER, len(values) - LEAST_OTHERS) + 1):
+            outer, count = values[:together], int(counts[:together].sum())
+            if counts[together - 1] < REPEATED or _is_nothing(outer, zero):
+                break
+            nearby = np.abs(np.diff(values[together : together + _NEARBY + 1]))
+            # the mean too: numbers that were computed may come in pairs that differ by rounding
+            usual = max(float(np.median(nearby)), float(nearby.mean()))
+            gap = float(abs(values[together] - outer[-1]))
+            wide = (GAP_OF_USUAL if outer[-1] in (*USUAL_MARKS, *ends) else GAP_OF_COMMON) * usual
+            if outer[-1] in ends and usual <= 1:
+                wide = GAP_OF_FULL_END
+            if count >= COMMON * total and gap > max(wide, best):
+                best = gap
+                extreme = Extreme(tuple(outer.tolist()), count, count / total, float(values[together]))
+        found += [] if extreme is None else [extreme]
+    return found
+
+
+def _is_nothing(values: npt.NDArray[np.float64], zero: float) -> bool:
+    return bool((np.abs(values - zero) <= 1e-6 * max(1.0, abs(zero)) * (zero != 0)).any())
 
 
 def _is_frequent(count: int, share: float, num_values: int) -> bool:

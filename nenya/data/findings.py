@@ -41,14 +41,28 @@ def heed(images: Cutouts, statistics: Statistics) -> None:
     """
     _require_no_overflow(images, statistics)
     if statistics.constant_share == 1 and all_constant(images):
-        value = f"{statistics.minimum:g}" if statistics.minimum == statistics.maximum else "one value each"
-        rounded = ", rounded to float32" if images.dtype.kind == "f" and images.dtype.itemsize > 4 else ""
-        raise DataError(
-            f"{images.path}: all {len(images.usable)} usable cutouts of {images.key!r} are constant ({value} "
-            f"throughout{rounded}): there is nothing to learn from. Check how the file was made, and the scale."
-        )
+        raise DataError(_constant(images, statistics))
     for line in doubts(images, statistics):
         logger.warning("%s: %s", images.key, line)
+
+
+def _constant(images: Cutouts, statistics: Statistics) -> str:
+    """The complaint about cutouts that are constant, in the file or only after it is read."""
+    value = f"{statistics.minimum:g}" if statistics.minimum == statistics.maximum else "one value each"
+    found = f"{images.path}: all {len(images.usable)} usable cutouts of {images.key!r} are constant ({value} throughout"
+    stored = torch.from_numpy(images.read_stored(images.usable[:_MOST_READ]))
+    numbers, missing = images.packing.numbers(stored), images.packing.missing(stored)
+    low, high = images.packing.ends(stored, torch.zeros_like(stored, dtype=torch.bool) if missing is None else missing)
+    if not bool((high > low).any()):
+        return f"{found}): there is nothing to learn from. Check how the file was made."
+    steps = f" after {_steps(images)}" if _steps(images) else ""
+    valid = numbers if missing is None else numbers[~missing]
+    lowest, highest = valid.min().item(), valid.max().item()
+    return (
+        f"{found}, rounded to float32{steps}), though the numbers in the file differ, from {lowest!r} to {highest!r}: "
+        "float32 has 7 digits, and nothing below 1.4e-45. Store their differences from a mean, or correct "
+        "scale_factor, add_offset or scale."
+    )
 
 
 def doubts(images: Cutouts, statistics: Statistics) -> list[str]:
@@ -75,6 +89,11 @@ def doubts(images: Cutouts, statistics: Statistics) -> list[str]:
             f"{_percent(s.constant_share)} of the cutouts looked at are constant: there is nothing to learn from them, "
             "and they look all the same. Leave them out"
         )
+    for channel, share in list(s.constant_channels.items())[:_MOST_LINES]:
+        lines.append(
+            f"channel {channel} is constant in {_percent(share)} of the cutouts looked at: nothing can be learned from "
+            "it there. Was it written?"
+        )
     if s.outside is not None and s.outside.share:
         lines.append(_outside_line(s.outside))
     return lines
@@ -86,6 +105,8 @@ def sum_up(statistics: Statistics) -> str:
     parts = [f"{s.minimum:.5g} to {s.maximum:.5g}, median {s.median:.5g}"]
     if s.missing_share:
         parts.append(f"{_percent(s.missing_share)} missing")
+    if s.not_found:
+        parts.append(f"none is {' or '.join(f'{mark:.9g}' for mark in s.not_found)}, which missing declares")
     if s.most_frequent_share >= MANY_EQUAL:
         parts.append(f"{_percent(s.most_frequent_share)} of the pixels are {s.most_frequent:.5g}")
     if s.constant_share:
@@ -147,6 +168,9 @@ def _mark(images: Cutouts, apart: Apart, extreme: Extreme) -> str:
     """How many pixels have the values that stand apart."""
     shown = " or ".join(_exactly(value, images) for value in extreme.values)
     stored = " (as stored)" if _is_packed(images) else ""
+    if not extreme.count:
+        where = f"{_channel(images, apart)}, in cutouts other than those looked at,"
+        return f"some pixels{where} are {shown}{stored}, the next value is {extreme.following:.6g}"
     pixels = _pixels(extreme.count, apart.num_pixels, _channel(images, apart))
     return (
         f"{pixels} {'is' if extreme.count == 1 else 'are'} {shown}{stored}, the next value is {extreme.following:.6g}"
@@ -157,9 +181,24 @@ def _mark_line(images: Cutouts, apart: Apart, extreme: Extreme) -> str:
     """A warning about values that stand apart: how many, and what to do if they are marks."""
     listed = ", ".join(_exactly(value, images) for value in extreme.values)
     return (
-        f"{_mark(images, apart, extreme)}. They are learned from as they are; if they mark missing pixels, declare "
-        f'them: "missing": [{listed}]'
+        f"{_mark(images, apart, extreme)}. {_meant_unpacked(images, extreme)}They are learned from as they are; if "
+        f'they mark missing pixels, declare them: "missing": [{listed}]'
     )
+
+
+def _meant_unpacked(images: Cutouts, extreme: Extreme) -> str:
+    """Whether an attribute names such a value, in the unit that packing results in: then it marks other pixels."""
+    packing = images.packing
+    for value in extreme.values:
+        unpacked = value * packing.factor + packing.offset
+        for mark in images.meaning.marks:
+            if mark != value and math.isclose(unpacked, mark, rel_tol=1e-6):
+                return (
+                    f"After packing that is {mark:g}, as _FillValue or missing_value say, which seem to be in unpacked "
+                    f"units, against the CF conventions: pixels stored as {mark:g} count as missing. Correct the "
+                    "attribute. "
+                )
+    return ""
 
 
 def _absurd_line(images: Cutouts, apart: Apart) -> str:

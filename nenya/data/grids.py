@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import h5py
 
+from nenya.data.dimensions import name_of_axis
 from nenya.errors import DataError
 
 Named = tuple[str, h5py.Dataset]  # full name and dataset
@@ -137,7 +138,9 @@ def _as_grid(name: str, dataset: h5py.Dataset, around: _Surroundings) -> str | N
     return None
 
 
-def require_cutouts(name: str, dataset: h5py.Dataset, found: Sequence[Named], path: Path) -> str | None:
+def require_cutouts(
+    name: str, dataset: h5py.Dataset, found: Sequence[Named], path: Path, *, told: bool = False
+) -> str | None:
     """Refuse a variable of a granule or a grid.
 
     Args:
@@ -145,17 +148,20 @@ def require_cutouts(name: str, dataset: h5py.Dataset, found: Sequence[Named], pa
         dataset: The dataset.
         found: All datasets of its file.
         path: The file, for the message.
+        told: Whether the option `axes` says that it is a set of cutouts.
 
     Returns:
-        The variable with its axes, where it is a grid but may be a time series of one small region, which can be
-        trained on as it is; None where it is no grid.
+        The variable with its axes, where it looks like a grid but is said to be a set of cutouts, or may be a time
+        series of one small region, which can be trained on as it is; None where it does not look like one.
 
     Raises:
         DataError: It is a granule or a grid.
     """
     grid = grid_of(name, dataset, found)
-    if grid and not _is_series(dataset.shape):
-        raise DataError(f"{path}: dataset {name!r} is a variable of a granule or a grid: {grid}. {ADVICE}")
+    if grid and not told and not _is_series(dataset.shape):
+        axes = {3: "NHW", 4: "NCHW"}.get(len(dataset.shape))
+        way_in = f' If each field is a cutout of its own, say so: "axes": "{axes}".' if axes else ""
+        raise DataError(f"{path}: dataset {name!r} is a variable of a granule or a grid: {grid}. {ADVICE}{way_in}")
     return grid
 
 
@@ -165,14 +171,7 @@ def _is_series(shape: tuple[int, ...]) -> bool:
 
 def _is_scale(dataset: h5py.Dataset, axis: int, coordinate: h5py.Dataset) -> bool:
     """Whether the file says that a coordinate belongs to an axis, as netCDF-4 does."""
-    return _dimension(dataset, axis) == (coordinate.name or "").rpartition("/")[2]
-
-
-def _dimension(dataset: h5py.Dataset, axis: int) -> str:
-    """The name of an axis of a netCDF-4 variable; empty in other files."""
-    if "DIMENSION_LIST" not in dataset.attrs or not len(dataset.dims[axis]):
-        return ""
-    return (dataset.dims[axis][0].name or "").rpartition("/")[2]
+    return name_of_axis(dataset, axis) == (coordinate.name or "").rpartition("/")[2]
 
 
 def _text(dataset: h5py.Dataset, name: str) -> str:
@@ -191,7 +190,7 @@ def _text(dataset: h5py.Dataset, name: str) -> str:
 def _in_words(name: str, dataset: h5py.Dataset, coordinates: dict[int, str]) -> str:
     axes = []
     for axis, size in enumerate(dataset.shape):
-        label = coordinates[axis].rpartition("/")[2] if axis in coordinates else _dimension(dataset, axis)
+        label = coordinates[axis].rpartition("/")[2] if axis in coordinates else name_of_axis(dataset, axis)
         axes.append(f"{label}={size}" if label else str(size))
     text = f"{name}({', '.join(axes)})"
     return text if text.isprintable() and len(text) <= 200 else ascii(text)[:200]

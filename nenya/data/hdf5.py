@@ -17,7 +17,8 @@ from nenya.errors import DataError
 _MOST_LISTED = 12  # datasets in a message
 _MOST_OBJECTS = 1000  # that are looked at to list them
 _DEEPEST = 32  # groups within groups
-_MOST_LINKS = 16  # that lead from one to the next, as for HDF5 itself
+_MOST_LINKS = 16  # that lead from one to the next, as for HDF5 itself, ...
+_MOST_FOLLOWED = 100  # ... and that are followed in all to find one dataset
 
 
 class Contents(NamedTuple):
@@ -182,7 +183,14 @@ def _shown(name: str, most: int = 200) -> str:
 
 
 def _resolve(
-    file: h5py.File, key: str, path: Path, *, start: h5py.Group | None = None, strict: bool = True, followed: int = 0
+    file: h5py.File,
+    key: str,
+    path: Path,
+    *,
+    start: h5py.Group | None = None,
+    strict: bool = True,
+    followed: int = 0,
+    left: Iterator[int] | None = None,
 ) -> h5py.Dataset | h5py.Group | h5py.Datatype | None:
     """What a name leads to, link by link, so that a message can tell which of them leads nowhere.
 
@@ -193,6 +201,7 @@ def _resolve(
         start: The group where a name without a leading slash begins; None for the root.
         strict: Whether a soft link that leads nowhere is an error, or nothing.
         followed: Links that were followed to come here.
+        left: Runs out with the links that may be followed in all, whatever leads from one to the next.
 
     Returns:
         The object; None if there is no such name.
@@ -201,6 +210,7 @@ def _resolve(
         DataError: A link leads nowhere or in a circle.
     """
     parts = [part for part in key.split("/") if part not in ("", ".")]
+    left = left or iter(range(_MOST_FOLLOWED))
     item = file if start is None or key.startswith("/") else start
     if not key or "\0" in key:
         return None
@@ -213,15 +223,17 @@ def _resolve(
             continue
         if followed >= _MOST_LINKS:
             raise DataError(f"{path}: {key!r} is a link that leads in a circle, or through more than {_MOST_LINKS}.")
+        if next(left, None) is None:
+            raise DataError(f"{path}: {key!r} leads through more than {_MOST_FOLLOWED} links. Name the dataset itself.")
         if isinstance(link, h5py.SoftLink):
-            target = _resolve(item.file, link.path, path, start=item, strict=strict, followed=followed + 1)
+            target = _resolve(item.file, link.path, path, start=item, strict=strict, followed=followed + 1, left=left)
             if target is None and strict:
                 raise DataError(
                     f"{path}: {key!r} is a link to {link.path!r}, which is not there. Correct the link, or name "
                     "another dataset."
                 )
         else:
-            target = _follow(item, link, key, path, followed + 1)
+            target = _follow(item, link, key, path, followed + 1, left)
         if target is None:
             return None
         item = target
@@ -229,14 +241,14 @@ def _resolve(
 
 
 def _follow(
-    group: h5py.Group, link: h5py.ExternalLink, key: str, path: Path, followed: int
+    group: h5py.Group, link: h5py.ExternalLink, key: str, path: Path, followed: int, left: Iterator[int]
 ) -> h5py.Dataset | h5py.Group | h5py.Datatype:
     """What a link to another file leads to."""
     place = locate(link.filename, group.file.filename, LINK_PREFIX)
     name = f"/{link.path.lstrip('/')}"
     try:
         other = open_file(place, "restore it, or correct the link")
-        target = _resolve(other, name, place, followed=followed)
+        target = _resolve(other, name, place, followed=followed, left=left)
     except DataError as error:
         if followed > 1:  # the first link says where the others lead
             raise

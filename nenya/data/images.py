@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nenya.data.attributes import declared, read_meaning
+from nenya.data.attributes import declared
 from nenya.data.axes import doubt, find_axes, scattered
-from nenya.data.bounds import few, require_written, rows_never_written, written_only
+from nenya.data.bounds import few
 from nenya.data.chunks import ChunkReader
 from nenya.data.codecs import require_codecs
 from nenya.data.grids import require_cutouts
@@ -29,6 +29,7 @@ from nenya.data.opening import open_file
 from nenya.data.pixels import Packing, travelling_type
 from nenya.data.readers import Reader, open_reader
 from nenya.data.sources import Sources
+from nenya.data.unwritten import find_unwritten, require_written, written_only
 from nenya.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -98,18 +99,21 @@ class ImageFile:
         self.num_threads = num_threads
         self._opened: tuple[int, Reader | None] = (-1, None)  # process and source
         self._usable: npt.NDArray[np.int64] | None = None
-        with looking_into(self.path) as file:
+        self._ends: npt.NDArray[Any] | None = None  # [2, C]
+        with looking_into(self.path) as file, contextlib.ExitStack() as stack:
             dataset = find_dataset(file, key, self.path)
-            Sources(dataset, self.path).close()
-            self._grid = require_cutouts(key, dataset, contents(dataset.file).datasets, self.path)
+            sources = stack.enter_context(contextlib.closing(Sources(dataset, self.path)))
+            found = contents(dataset.file).datasets
+            self._grid = require_cutouts(key, dataset, found, self.path, told=axes is not None)
             self._axes = find_axes(dataset, self.path, key, axes)
             self.shape = self._axes.shape_of(dataset.shape)
-            self._unwritten = rows_never_written(dataset) if self._axes.cutouts_first else None
             require_codecs(dataset, self.path)
             self.dtype: np.dtype[Any] = dataset.dtype
             self.chunk_length: int | None = dataset.chunks[0] if dataset.chunks and self._axes.cutouts_first else None
-            self.meaning = meaning = read_meaning(dataset, self.path)
+            self.meaning = meaning = sources.meaning
             marks = meaning.marks + declared(missing, meaning, f"{self.path}: dataset {key!r}")
+            is_gap = functools.partial(meaning.is_gap, marks=marks)
+            self._unwritten = find_unwritten(dataset, sources, self._axes.order, is_gap)
             self.packing = Packing.of(
                 meaning.dtype, marks, meaning.factor, meaning.offset, scale, unsigned_bits=meaning.unsigned_bits
             )
@@ -142,8 +146,21 @@ class ImageFile:
             if self._grid is not None:
                 logger.warning("%s: each field of the series %s is taken as a cutout", self.key, self._grid)
             require_written(self._unwritten, f"{self.path}: dataset {self.key!r}")
-            self._usable = written_only(self._look_through(), self._unwritten, self.key)
+            rows, ends = self._look_through()
+            self._usable = written_only(rows, self._unwritten, self.key)
+            if ends is not None and len(self._usable):
+                ends = ends[self._usable]
+                self._ends = np.stack((ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)))
         return self._usable
+
+    @property
+    def ends(self) -> npt.NDArray[Any] | None:
+        """Smallest and largest stored number of each channel of the usable cutouts [2, C]; None if none was looked at.
+
+        Those that are not missing. They cost nothing where the whole dataset is looked through anyway.
+        """
+        _ = self.usable  # the look that finds both
+        return self._ends
 
     @property
     def num_left_out(self) -> int:
@@ -248,14 +265,17 @@ class ImageFile:
             dataset = find_dataset(file, key, self.path, wanted="labels")
             return read_labels(dataset, self.path, len(self), self.key)
 
-    def _look_through(self) -> npt.NDArray[np.int64]:
+    def _look_through(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any] | None]:
+        """Rows with few enough missing pixels; smallest and largest number of each channel [N, 2, C], if looked at."""
         if not self.packing.may_miss:
-            return np.arange(len(self))
-        counts = []
+            return np.arange(len(self)), None
+        counts, ends = [], []
         for start, stop in self._blocks():
-            missing = self.packing.missing(torch.from_numpy(self._read_block(start, stop)))
+            stored = torch.from_numpy(self._read_block(start, stop))
+            missing = self.packing.missing(stored)
             assert missing is not None
             counts.append(missing.sum(dim=(2, 3)).numpy())
+            ends.append(torch.stack(self.packing.ends(stored, missing), dim=1).numpy())
         num_missing = np.concatenate(counts)  # [N, C]
         share = num_missing.sum(axis=1) / np.prod(self.shape[1:])
         empty_channel = (num_missing == self.height * self.width).any(axis=1)
@@ -276,7 +296,7 @@ class ImageFile:
                 few(np.setdiff1d(np.arange(len(self)), usable)),
                 self.max_nodata,
             )
-        return usable
+        return usable, np.concatenate(ends)
 
     def _blocks(self) -> Iterator[tuple[int, int]]:
         """Row ranges that fit in memory and begin at a chunk's border."""

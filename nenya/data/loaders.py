@@ -26,6 +26,7 @@ from nenya.data.batch import Batch
 from nenya.data.cutouts import Cutouts
 from nenya.data.images import ImageFile
 from nenya.data.labels import label_dataset, require_classes
+from nenya.data.marks import marks_of
 from nenya.data.order import (
     Rows,
     equal_batches,
@@ -330,7 +331,7 @@ def open_images(opt: Params, *, valid: bool = False) -> ImageFile:
         opt.images_path,
         key,
         axes=opt.axes,
-        missing=opt.missing,
+        missing=marks_of(opt, valid=valid),
         scale=opt.scale,
         max_nodata=opt.max_nodata,
         cache_mb=opt.cache_mb,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import h5py
 
+from nenya.data.misnamed import what_was_meant
 from nenya.errors import DataError
 from nenya.formats import HEAD_BYTES, ZARR_FILES, name_format
 
@@ -131,13 +132,14 @@ def _missing(path: Path, hint: str) -> str:
     """No such file: perhaps it is a link, or one of its folders is missing or a file."""
     for place in (path.absolute(), *path.absolute().parents):
         if place.is_symlink() and not place.exists():
-            return (
-                f"no image file at {_bounded(path)}: {place} is a link to {os.readlink(place)}, which does not exist. "
-                "Restore that, mount its disk, or correct the link."
-            )
+            target = os.readlink(place)
+            mend = "Restore that, mount its disk, or correct the link."
+            if "annex/objects" in target.replace("\\", "/"):
+                mend = f"It is kept by git-annex, and its content is not here. Fetch it: git annex get {place.name}"
+            return f"no image file at {_bounded(path)}: {place} is a link to {target}, which does not exist. {mend}"
         if place != path.absolute() and place.exists():
             break
-    message = f"no image file at {_bounded(path)}: {hint}."
+    message = f"no image file at {_bounded(path)}: {what_was_meant(path) or f'{hint}.'}"
     if not place.is_dir():
         return f"{message} {place} is a file, not a folder."
     return message if place == path.absolute().parent else f"{message} There is no such folder in {place}."

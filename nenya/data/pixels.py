@@ -68,7 +68,7 @@ class Packing:
         kind = np.dtype(dtype)
         if kind.kind == "f":
             with np.errstate(over="ignore"):  # a mark beyond the type's range is stored as infinity
-                marks = [float(np.float64(mark).astype(kind)) for mark in marks]
+                marks = [float(np.float64(mark).astype(kind).astype(np.float32)) for mark in marks]
         return cls(kind.kind == "f", tuple(marks), factor, offset, scale, unsigned_bits)
 
     @property
@@ -124,8 +124,10 @@ class Packing:
             return None
         stored = self.numbers(stored)
         if self.floating:
-            # as float32: a float64 beyond its range is no measurement either
-            missing = ~torch.isfinite(stored.to(torch.float32))
+            # As float32, which the network sees: a float64 beyond its range is no measurement either, and a mark has
+            # often been through float32, as the attribute or as the pixels were written: -999.9 is -999.900024 then.
+            stored = stored.to(torch.float32)
+            missing = ~torch.isfinite(stored)
         else:
             missing = torch.zeros(stored.shape, dtype=torch.bool, device=stored.device)
             # torch would compare integers with a Python float in float32, where 2^24 + 1 equals 2^24
@@ -133,6 +135,26 @@ class Packing:
         for mark in self.marks:
             missing |= stored == mark
         return missing
+
+    def ends(self, stored: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest and largest number that is not missing, of each channel of each cutout [B, C].
+
+        Args:
+            stored: Pixels as stored [B, C, H, W].
+            missing: Which of them are missing.
+
+        Returns:
+            Both; of a channel without a valid pixel the largest and the smallest number that there is.
+        """
+        numbers = self.numbers(stored)
+        low, high = numbers.amin(dim=(2, 3)), numbers.amax(dim=(2, 3))
+        some = missing.any(dim=3).any(dim=2).any(dim=1).nonzero().flatten()  # few, mostly
+        if len(some):
+            kind = torch.finfo(numbers.dtype) if numbers.is_floating_point() else torch.iinfo(numbers.dtype)
+            here, gaps = numbers[some], missing[some]
+            low[some] = here.masked_fill(gaps, kind.max).amin(dim=(2, 3))
+            high[some] = here.masked_fill(gaps, kind.min).amax(dim=(2, 3))
+        return low, high
 
     def to_float(self, stored: Tensor) -> Tensor:
         """Undo the packing and fill the gaps with the mean of the channel's valid pixels in that cutout.

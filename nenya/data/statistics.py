@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,15 @@ from nenya.errors import DataError
 
 #: At most so many cutouts are looked at, and so many pixels of them, ...
 MOST_CUTOUTS, MOST_PIXELS = 256, 2**21
-#: ... of which so many are sorted, evenly spaced; smallest and largest are those of all.
+#: ... of which so many are sorted, evenly spaced; smallest and largest are those of all, and of the whole file where
+#: that was looked through for missing pixels.
 MOST_SORTED = 2**18
 #: Of a dataset that is not in memory, cutouts are read at so many places, each place in one piece, and not more bytes.
 MOST_PLACES, MOST_BYTES = 16, 64 * 2**20
 
 _NEIGHBOURS = 8  # cutouts at a place of a dataset without chunks
 _MOST_CHANNELS = 64  # that are looked at one by one
+_MOSTLY = 0.5  # share of cutouts in which a channel is constant that is large
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,13 @@ class Statistics:
     Attributes:
         num_cutouts: Cutouts looked at.
         num_pixels: Pixels looked at.
-        minimum: Of the valid pixels, after packing and scale; NaN where there is none.
+        minimum: Of the valid pixels, after packing and scale: of all where the file was looked through.
         median: Of the valid pixels.
         maximum: Of the valid pixels.
         missing_share: Share of missing pixels, 0 to 1.
         constant_share: Share of cutouts of which each channel is one value throughout.
+        constant_channels: Share of cutouts in which a channel is one value throughout, by its number, where it is
+            large though the cutouts are not constant.
         most_frequent: The most frequent pixel value, after packing and scale.
         most_frequent_share: Its share of the valid pixels.
         num_overflowing: Pixels that are finite as stored, and infinite in float32 after packing and scale.
@@ -85,6 +90,7 @@ class Statistics:
         largest: Largest magnitude in float32, but for what stands apart.
         apart: What stands apart, of each channel where something does.
         outside: How the pixels lie to the valid range; None without one.
+        not_found: Marks that the option `missing` declares and no pixel has.
         remarks: What is odd about attributes and shape, in words.
     """
 
@@ -95,6 +101,7 @@ class Statistics:
     maximum: float
     missing_share: float
     constant_share: float
+    constant_channels: dict[int, float]
     most_frequent: float
     most_frequent_share: float
     num_overflowing: int
@@ -102,6 +109,7 @@ class Statistics:
     largest: float
     apart: tuple[Apart, ...]
     outside: Outside | None
+    not_found: tuple[float, ...]
     remarks: tuple[str, ...]
 
 
@@ -133,14 +141,20 @@ def look_at(images: Cutouts) -> Statistics:
     counted = Counted.of(_some(pixels.flatten(), None if missing is None else missing.flatten(), MOST_SORTED))
     frequent, frequent_share = counted.most_frequent
     channels = [_apart(numbers, missing, channel, images) for channel in _channels(images)]
+    minimum, maximum = float(low.min()), float(high.max())
+    if images.ends is not None:
+        whole = packing.unpacked(torch.from_numpy(images.ends))
+        minimum, maximum = min(minimum, float(whole.min())), max(maximum, float(whole.max()))
+    constant = (high <= low).double()
     return Statistics(
         num_cutouts=len(rows),
         num_pixels=stored.numel(),
-        minimum=float(low.min()),
+        minimum=minimum,
         median=counted.median,
-        maximum=float(high.max()),
+        maximum=maximum,
         missing_share=0.0 if missing is None else float(missing.double().mean()),
-        constant_share=float((high <= low).all(dim=1).double().mean()),
+        constant_share=float(constant.amin(dim=1).mean()),
+        constant_channels=_constant_channels(constant),
         most_frequent=frequent,
         most_frequent_share=frequent_share,
         num_overflowing=_count_overflowing(pixels, missing, low, high),
@@ -148,6 +162,7 @@ def look_at(images: Cutouts) -> Statistics:
         largest=_largest(images, channels),
         apart=tuple(channel for channel in channels if channel.extremes or channel.absurd_share),
         outside=_outside(numbers, missing, images.meaning),
+        not_found=_not_found(numbers, images),
         remarks=images.remarks,
     )
 
@@ -198,6 +213,23 @@ def _channels(images: Cutouts) -> npt.NDArray[np.int64]:
     return np.linspace(0, images.num_channels - 1, count).astype(np.int64)
 
 
+def _constant_channels(constant: Tensor) -> dict[int, float]:
+    """The channels that are constant [B, C] in most cutouts, beside those that are so as a whole."""
+    share, whole = constant.mean(dim=0), float(constant.amin(dim=1).mean())
+    return {
+        channel: found for channel, found in enumerate(share.tolist()) if found >= max(_MOSTLY, whole + _MOSTLY / 5)
+    }
+
+
+def _not_found(numbers: Tensor, images: Cutouts) -> tuple[float, ...]:
+    """Declared marks that none of the numbers is; none where cutouts were left out, which may have had them."""
+    if images.num_left_out:
+        return ()
+    declared = images.packing.marks[len(images.meaning.marks) :]
+    numbers = numbers.to(torch.float32 if images.packing.floating else torch.float64)
+    return tuple(mark for mark in declared if math.isfinite(mark) and not bool((numbers == mark).any()))
+
+
 def _ends(pixels: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor]:
     """Smallest and largest valid pixel of each channel of each cutout [B, C]; usable cutouts have one."""
     if missing is None:
@@ -240,8 +272,14 @@ def _apart(numbers: Tensor, missing: Tensor | None, channel: int, images: Cutout
     valid: npt.NDArray[Any] = np.asarray(here if gaps is None else here[~gaps])
     some = _some(here, gaps, max(1, MOST_SORTED // images.num_channels))
     # the ends are those of all pixels, whichever are sorted
-    counted = Counted.of(np.concatenate((some, [valid.min(), valid.max()])))
-    extremes = find_extremes(counted)
+    ends = [valid.min(), valid.max()] if images.ends is None else images.ends[:, channel]
+    counted = Counted.of(np.concatenate((some, ends)))
+    dtype, packing = images.meaning.dtype, images.packing
+    extremes = find_extremes(
+        counted,
+        zero=-packing.offset / packing.factor,
+        ends=(float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)) if dtype.kind in "iu" else (),
+    )
     rest = counted.without(extremes)
     return Apart(
         channel,

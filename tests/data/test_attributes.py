@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nenya.data.attributes import MOST_MARKS, fit, read_meaning
 from nenya.data.images import ImageFile
+from nenya.data.loaders import open_images
 from nenya.data.pixels import Packing
 from nenya.errors import DataError
 
@@ -182,12 +183,12 @@ def test_the_valid_range_is_read_from_its_three_attributes(folder, attrs, expect
         ("scale_factor", [1.0, 2.0], "has 2 values; expected one"),
         ("add_offset", np.nan, "is nan; expected a finite number"),
         ("add_offset", np.inf, "is inf; expected a finite number"),
-        ("add_offset", h5py.Empty("f4"), "is .*; expected a number"),
+        ("add_offset", h5py.Empty("f4"), "is 'empty'; expected a value"),
         ("_Unsigned", "maybe", 'is \'maybe\'; expected "true" or "false"'),
         ("_FillValue", "missing", "is 'missing'; expected a number"),
         ("_FillValue", "x" * 5000, r"is 'x{20,60}\.\.\.; expected a number"),
         ("missing_value", np.zeros(MOST_MARKS + 1), "has 65 values; expected at most 64"),
-        ("missing_value", np.zeros((0,)), "is 'empty'; expected a value"),
+        ("scale_factor", np.zeros((0,)), "is 'empty'; expected a value"),
     ],
 )
 def test_attributes_that_mean_nothing_are_refused_by_name(folder, name, value, expected):
@@ -209,6 +210,72 @@ def test_an_attribute_of_millions_of_numbers_is_not_read(folder, monkeypatch):
     monkeypatch.setattr(h5py.AttributeManager, "__getitem__", None)
     with pytest.raises(DataError, match="_FillValue has 2000000 values; expected at most 64"):
         ImageFile(folder / "a.h5", "a")
+
+
+def odd_attribute(path, name, kind, numbers):
+    """One element that holds many numbers: a fixed array, a list of any length, or a long text."""
+    with h5py.File(path, "w", libver="latest") as file:
+        file["a"] = np.zeros((2, 4, 4), np.float32)
+        one, double = h5py.h5s.create(h5py.h5s.SCALAR), h5py.h5t.IEEE_F64LE
+        if kind == "array":
+            held = h5py.h5t.array_create(double, numbers.shape)
+            h5py.h5a.create(file["a"].id, name, held, one).write(numbers, mtype=held)
+        elif kind == "list":
+            held, values = h5py.vlen_dtype("f8"), np.empty((), h5py.vlen_dtype("f8"))
+            values[()] = numbers
+            h5py.h5a.create(file["a"].id, name, h5py.h5t.vlen_create(double), one).write(
+                values, mtype=h5py.h5t.py_create(held)
+            )
+        else:
+            file["a"].attrs[name.decode()] = np.bytes_(b"1" * len(numbers))
+
+
+@pytest.mark.parametrize("name", [b"_FillValue", b"missing_value", b"scale_factor", b"add_offset"])
+@pytest.mark.parametrize("kind", ["array", "list", "text"])
+def test_many_numbers_in_one_element_are_seen_and_refused(folder, monkeypatch, name, kind):
+    odd_attribute(folder / "a.h5", name, kind, np.arange(100_000.0) + 1e5)
+    if kind != "list":  # whose length no type tells
+        monkeypatch.setattr(h5py.AttributeManager, "__getitem__", None)
+    with pytest.raises(
+        DataError, match=f"attribute {name.decode()} (has 100000 values|is 100000 bytes long); expected"
+    ):
+        ImageFile(folder / "a.h5", "a")
+
+
+@pytest.mark.parametrize("kind", ["array", "list"])
+def test_two_marks_in_one_element_are_two_marks(folder, kind):
+    odd_attribute(folder / "a.h5", b"missing_value", kind, np.array([-999.0, -998.0]))
+    with h5py.File(folder / "a.h5") as file:
+        assert read_meaning(file["a"], folder / "a.h5").marks == (-999, -998)
+
+
+@pytest.mark.parametrize("name", ["_FillValue", "missing_value"])
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+@pytest.mark.parametrize(
+    "value",
+    ["", " ", np.bytes_(b""), np.zeros(0, "f4"), h5py.Empty("f4"), "N/A", "none", np.array(["n/a", "-9"], "S3")],
+)
+def test_a_mark_that_is_nothing_marks_nothing(folder, name, dtype, value):
+    is_text = str(value).strip(" b'") not in ("", "[]") and not isinstance(value, h5py.Empty)
+    write(folder / "a.h5", np.ones((2, 4, 4), dtype), {name: value})
+    with h5py.File(folder / "a.h5") as file:
+        if is_text and dtype is np.int16:
+            with pytest.raises(DataError, match="expected a number"):
+                read_meaning(file["a"], folder / "a.h5")
+            return
+        meaning = read_meaning(file["a"], folder / "a.h5")
+    assert meaning.marks == ((-9,) if isinstance(value, np.ndarray) and len(value) else ())
+    (remark,) = meaning.remarks
+    assert remark.startswith(f"attribute {name} is ")
+    assert remark.endswith(": it marks nothing")
+
+
+def test_a_mark_in_unpacked_units_says_which_number_it_may_be(folder):
+    attrs = {"scale_factor": 0.01, "add_offset": 290.0, "missing_value": -9999 * 0.01 + 290}
+    write(folder / "a.h5", np.zeros((2, 4, 4), np.int16), attrs)
+    with h5py.File(folder / "a.h5") as file:
+        (remark,) = read_meaning(file["a"], folder / "a.h5").remarks
+    assert remark.endswith("marks nothing, unless it is meant in unpacked units: stored as -9999")
 
 
 # ---------------------------------------------------------------- the option `missing`
@@ -239,6 +306,20 @@ def test_declared_marks_are_missing_pixels_as_the_file_stores_them(folder, kind,
     np.testing.assert_allclose(pixels.read(np.arange(4))[:, 0], expected, rtol=1.2e-7)
 
 
+@pytest.mark.parametrize("how", ["_FillValue", "missing"])
+@pytest.mark.parametrize("kind", ["<f8", ">f8", "<f4"])
+@pytest.mark.parametrize("mark", [-999.9, 1e20, -9.99e33, 0.1])
+@pytest.mark.parametrize("rounded", ["mark", "pixels", "both", "neither"])
+def test_a_mark_is_found_though_it_or_the_pixels_were_rounded_to_float32(folder, how, kind, mark, rounded):
+    data = np.random.default_rng(0).normal(290, 3, (2, 5, 6)).astype(kind)
+    data[:, 0, :2] = np.float32(mark) if rounded in ("pixels", "both") else mark
+    given = np.float32(mark) if rounded in ("mark", "both") else np.float64(mark)
+    write(folder / "a.h5", data, {"_FillValue": given} if how == "_FillValue" else {})
+    images = ImageFile(folder / "a.h5", "a", missing=[] if how == "_FillValue" else [float(given)])
+    expected = [cutout.ravel()[2:].mean() for cutout in data]
+    np.testing.assert_allclose(images.read(np.arange(2))[:, 0, 0, :2], np.repeat(expected, 2).reshape(2, 2), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("kind", "mark", "expected"),
     [
@@ -254,3 +335,24 @@ def test_a_declared_mark_that_the_type_has_not_is_refused(folder, kind, mark, ex
     write(folder / "a.h5", np.zeros((2, 4, 4), kind), {})
     with pytest.raises(DataError, match=f"dataset 'a': {expected}"):
         ImageFile(folder / "a.h5", "a", missing=[mark])
+
+
+@pytest.mark.parametrize("valid", [False, True])
+def test_a_declared_mark_that_only_one_set_has_is_a_mark_there(tiny, image_file, caplog, valid):
+    with h5py.File(image_file, "r+") as file:
+        shape = file["train"].shape
+        del file["train"], file["valid"]
+        file["train"], file["valid"] = np.ones(shape, np.int16), np.ones(shape, np.uint8)
+        file["train"][:, ..., 0] = -999
+        file["valid"][:, ..., 0] = 250
+    opt = tiny(missing=[-999, 250])
+    images = open_images(opt, valid=valid)
+    assert images.packing.marks == ((250,) if valid else (-999, 250))
+    assert (
+        "valid: missing has -999, a number that uint8 has not: it marks pixels of train only" in caplog.text
+    ) == valid
+    np.testing.assert_array_equal(images.read(np.arange(2)), 1)
+    with pytest.raises(DataError, match=r"missing has 70000, a number that u?int(8|16) has not"):
+        open_images(tiny(missing=[-999, 70000]), valid=valid)
+    with pytest.raises(DataError, match="missing has -999, a number that uint8 has not"):
+        open_images(tiny(missing=[-999], train_key="valid", valid_key=None))

@@ -165,10 +165,67 @@ def test_a_file_of_matlab_with_the_cutouts_along_its_last_axis_is_taken(tmp_path
         ((3, 64, 64, 1000), "CHWN"),
         ((100, 64, 64, 30), "NHWC"),
         ((100, 48, 64, 12), "NHWC"),
+        ((3, 1000, 64, 64), "CNHW"),
+        ((1, 500, 32, 32), "CNHW"),
+        ((3, 64, 64, 300), "CHWN"),
+        ((3, 48, 64, 300), "CHWN"),
     ],
 )
 def test_shapes_that_speak_for_another_order_are_doubted_with_the_option_named(tmp_path, shape, suggested):
     assert f'"axes": "{suggested}"' in doubt(dataset(shape), tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("shape", "suggested"),
+    [
+        ((48, 64, 200), "WHN"), ((64, 48, 3, 200), "WHCN"), ((64, 48, 12, 100), "WHCN"), ((3, 48, 64, 300), "CWHN"),
+        ((1, 64, 64, 200), "CWHN"),
+    ],
+)  # fmt: skip
+def test_a_file_of_matlab_whose_last_axis_is_the_longest_is_doubted(tmp_path, shape, suggested):
+    remark = doubt(dataset(shape, **MATLAB), tmp_path / "none")
+    assert f'"axes": "{suggested}"' in remark
+
+
+def named(path, shape, names, how="scales"):
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("a", shape, "f4", chunks=(1, *shape[1:]))
+        for axis, (name, size) in enumerate(zip(names, shape, strict=True)):
+            if how == "labels":
+                data.dims[axis].label = name
+            else:
+                file[name] = np.zeros(size)
+                file[name].make_scale(name)
+                data.dims[axis].attach_scale(file[name])
+    return path
+
+
+@pytest.mark.parametrize("how", ["scales", "labels"])
+@pytest.mark.parametrize(
+    ("shape", "names", "order"),
+    [
+        ((16, 20, 60), "y x sample", "HWN"), ((16, 20, 60), "row col n", "HWN"), ((16, 60, 20), "Y cutout X", "HNW"),
+        ((3, 60, 16, 20), "channel n y x", "CNHW"), ((60, 16, 20, 12), "n y x band", "NHWC"),
+        ((60, 20, 16), "n x y", None), ((60, 16, 20), "n y x", None), ((60, 16, 512), "n y x", None),
+        ((60, 32, 32, 12), "n channel y x", None), ((3, 500, 16, 16), "n band y x", None),
+        ((60, 16, 20), "p q r", None),        ((60, 16, 20), "n y y2", None),
+    ],
+)  # fmt: skip
+def test_names_of_dimensions_decide(tmp_path, shape, names, order, how):
+    path = named(tmp_path / "n.h5", shape, names.split(), how)
+    remarks = ImageFile(path, "a").remarks
+    if order is None:
+        assert remarks == ()
+        return
+    (remark,) = remarks
+    assert f"its dimensions are named ({', '.join(names.split())})" in remark
+    assert f'"axes": "{order}"' in remark
+    assert ImageFile(path, "a", axes=order).remarks == ()
+
+
+def test_names_that_agree_with_a_shape_that_speaks_for_another_order_lift_no_refusal(tmp_path):
+    with pytest.raises(DataError, match='"axes": "NHWC"'):
+        ImageFile(named(tmp_path / "n.h5", (60, 32, 32, 12), ["n", "y", "x", "band"]), "a")
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,48 @@ def test_cutouts_that_were_never_written_and_read_as_nan_are_counted_once(made, 
 # ---------------------------------------------------------------- chunks
 
 
+def filtered(path, *codes):
+    """A dataset "a" of one chunk behind some filters, with which it was really written."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((24, *FRAME))
+    for code in codes:
+        {"gzip": lambda: properties.set_deflate(4), "shuffle": properties.set_shuffle,
+         "checksum": properties.set_fletcher32, "szip": lambda: properties.set_szip(h5py.h5z.SZIP_NN_OPTION_MASK, 8),
+         "scaleoffset": lambda: properties.set_scaleoffset(h5py.h5z.SO_INT, 0),
+         "lzf": lambda: properties.set_filter(h5py.h5z.FILTER_LZF, 0, (4, 261, 24 * 256 * 2)),
+         "bitshuffle": lambda: properties.set_filter(32008, 0, (0, 0)),
+         "bitshuffle with LZ4": lambda: properties.set_filter(32008, 0, (0, 2))}[code]()  # fmt: skip
+    data = np.random.default_rng(0).integers(0, 99, (24, *FRAME)).astype("i2")
+    with h5py.File(path, "w") as file:
+        space = h5py.h5s.create_simple(data.shape)
+        dataset = h5py.h5d.create(file.id, b"a", h5py.h5t.STD_I16LE, space, properties)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
+    return data
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [("gzip", "gzip"), ("lzf", "gzip"), ("gzip", "lzf"), ("szip", "gzip"), ("shuffle", "gzip", "checksum", "gzip"),
+     ("bitshuffle with LZ4", "gzip")],
+)  # fmt: skip
+def test_two_codecs_in_a_row_are_refused_by_name(tmp_path, codes):
+    filtered(tmp_path / "a.h5", *codes)
+    with pytest.raises(DataError, match=r"is compressed 2 times in a row: .*, then .*h5repack"):
+        ImageFile(tmp_path / "a.h5", "a")
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [("shuffle", "gzip", "checksum"), ("scaleoffset", "gzip"), ("bitshuffle", "gzip"), ("bitshuffle with LZ4",),
+     ("shuffle", "lzf"), ("checksum", "gzip")],
+)  # fmt: skip
+@pytest.mark.parametrize("cache_mb", [0, 1])
+def test_one_codec_with_filters_that_pack_nothing_is_read(tmp_path, codes, cache_mb):
+    data = filtered(tmp_path / "a.h5", *codes)
+    images = ImageFile(tmp_path / "a.h5", "a", cache_mb=cache_mb)
+    np.testing.assert_array_equal(images.read(np.arange(24))[:, 0], data)
+
+
 @pytest.mark.parametrize(
     "create", [{}, {"shuffle": True}, {"fletcher32": True}, {"scaleoffset": 0, "dtype": "i4"}], ids=str
 )

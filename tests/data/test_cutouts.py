@@ -18,7 +18,7 @@ class FromArray:
     """Cutouts of an array, written from the protocol alone."""
 
     path, key, in_memory, num_threads, scale, remarks = None, "array", True, 1, 1.0, ()
-    num_left_out, rows_per_read, is_chunked = 0, 1, False
+    num_left_out, rows_per_read, is_chunked, ends = 0, 1, False, None
 
     def __init__(self, pixels):
         self.pixels = pixels

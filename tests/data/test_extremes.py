@@ -96,6 +96,79 @@ NATURAL = {
 }
 
 
+def smooth(seed, count=12, size=16):
+    """Smooth fields [count, size, size], about 0 and of about 2.5."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size] / size
+    waves = [
+        rng.normal(size=(count, 1, 1)) * np.sin(2 * np.pi * (k * x + j * y) + rng.uniform(0, 7, (count, 1, 1)))
+        for k in range(3)
+        for j in range(3)
+        if k or j
+    ]
+    return sum(waves).astype(np.float32)
+
+
+#: Fields with a bound that many pixels reach.
+BOUNDED = {
+    "ice": lambda field: np.clip(field / 3 + 0.3, 0, 1),
+    "ice above 15 %": lambda field: np.where(field < -0.45, 0, np.clip(field / 3 + 0.3, 0, 1)),
+    "ice in per cent": lambda field: np.round(np.clip(field / 3 + 0.3, 0, 1) * 100).astype(np.uint8),
+    "chlorophyll with zeros": lambda field: np.where(field < -1, 0, np.exp(1.5 * field)),
+    "chlorophyll above a limit": lambda field: np.where(field < -2, 0, np.exp(1.5 * field)),
+    "chlorophyll clipped": lambda field: np.clip(np.exp(1.5 * field), 0.01, 20),
+    "rain above 0.1 mm": lambda field: np.where(field < 1, 0, 0.1 + np.exp(field - 1)),
+    "rain in steps": lambda field: np.round(np.where(field < 1, 0, np.exp(field - 1)), 1),
+    "sea at its freezing point": lambda field: np.maximum(3 * field + 2, -1.8),
+    "the same, packed": lambda field: (np.maximum(3 * field + 2, -1.8) * 100).astype(np.int16),
+    "saturated bytes": lambda field: np.clip(60 * field + 128, 0, 255).astype(np.uint8),
+    "stretched bytes": lambda field: (np.round(np.clip(60 * field + 128, 0, 255) / 2.5) * 2.5).astype(np.uint8),
+    "saturated counts": lambda field: np.clip(20_000 * field + 30_000, 0, 65535).astype(np.uint16),
+}
+
+
+def ends(dtype):
+    return (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)) if np.dtype(dtype).kind in "iu" else ()
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+@pytest.mark.parametrize("size", [16, 40])
+def test_a_bound_that_many_pixels_reach_does_not_stand_apart(kind, size):
+    for seed in range(20):
+        numbers = BOUNDED[kind](smooth(seed, size=size)).ravel()
+        assert find_extremes(Counted.of(numbers), ends=ends(numbers.dtype)) == [], seed
+
+
+@pytest.mark.parametrize(
+    ("numbers", "share", "marks"),
+    [
+        (lambda field: np.exp(1.5 * field), 0.05, (-1,)),  # a heavy tail: its range is no measure
+        (lambda field: np.exp(1.5 * field), 0.2, (-1,)),
+        (lambda field: 500 * np.exp(1.5 * field), 0.05, (-999,)),
+        (lambda field: np.clip(5000 * field + 15_000, 0, 30_000).round(), 0.05, (-999,)),
+        (lambda field: 3 * field + 290, 0.02, (-999, -998, -997, -996, -995)),
+        (lambda field: (3 * field + 290).astype(np.int16), 0.02, (-999, -998, -997, -996, -995)),
+        (lambda field: 3 * field + 20, 0.02, (-60,)),
+        (lambda field: np.clip(8000 * field + 20_000, 0, 48_000).astype(np.uint16), 0.21, (65535,)),
+        (lambda field: np.clip(25 * field + 128, 30, 240).astype(np.uint8), 0.05, (255,)),
+        (lambda field: (3000 * field).astype(np.int16), 0.2, (-32768,)),
+    ],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_common_mark_behind_a_wide_gap_is_found_whatever_the_range(numbers, share, marks, seed):
+    numbers = numbers(smooth(seed)).ravel()
+    found = find_extremes(Counted.of(marked(numbers, share, *marks)), ends=ends(numbers.dtype))
+    assert sorted(value for extreme in found for value in extreme.values) == sorted(map(float, marks))
+
+
+def test_zero_is_a_natural_bound_where_the_unit_has_it():
+    numbers = np.where(smooth(0) < 1, 0, 0.5 + np.exp(smooth(0) - 1)).ravel()
+    assert find_extremes(Counted.of(numbers)) == []
+    assert find_extremes(Counted.of(numbers + 5), zero=5.0) == []
+    (found,) = find_extremes(Counted.of(numbers + 5))
+    assert found.values == (5.0,)
+
+
 @pytest.mark.parametrize("kind", NATURAL)
 def test_what_nature_makes_does_not_stand_apart(kind):
     for seed in range(8):

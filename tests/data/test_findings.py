@@ -226,3 +226,36 @@ def test_cutouts_that_have_lost_a_channel_are_named(store):
     assert why_not_finite(store(data), [(2, float("nan"))]).startswith(
         "Samples [2] have no valid pixel left in some chan"
     )
+
+
+# ---------------------------------------------------------------- constant only after rounding
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "attrs", "words"),
+    [
+        (
+            (kelvins() * 10).astype(np.int64) + 17 * 10**17,
+            {},
+            {},
+            r"rounded to float32\), though .* 170000000000000\d+ ",
+        ),
+        (kelvins().astype(np.float64) / 100 + 2e9, {}, {}, r"rounded to float32\), though"),
+        (kelvins(), {"scale": 1e-48}, {}, r"\(0 throughout, rounded to float32 after scale\), though .* from 2\d\d\."),
+        (packed(), {}, {"scale_factor": 1e-60}, r"\(0 throughout, rounded to float32 after scale_factor\)"),
+        (packed(), {}, {"scale_factor": 1e-9, "add_offset": 290.0}, r"after scale_factor and add_offset\), though"),
+    ],
+)
+def test_what_is_constant_only_in_float32_says_so(store, data, options, attrs, words):
+    images = store(data, attrs, **options)
+    with pytest.raises(DataError, match=rf"cutouts of 'a' are constant .*{words}"):
+        heed(images, look_at(images))
+
+
+@pytest.mark.parametrize(
+    "data", [np.full((6, 4, 4), 7.0), np.full((6, 4, 4), 7, np.int64), np.full((6, 4, 4), 7, "u1")]
+)
+def test_what_is_constant_in_the_file_is_not_blamed_on_rounding(store, data):
+    images = store(data)
+    with pytest.raises(DataError, match=r"are constant \(7 throughout\): there is nothing to learn from"):
+        heed(images, look_at(images))

@@ -1,6 +1,7 @@
 """Granules and grids are told from cutouts, and cutouts with their latitudes and longitudes stay cutouts."""
 
 import logging
+import re
 
 import h5py
 import numpy as np
@@ -159,6 +160,29 @@ def test_a_long_series_of_a_small_region_is_taken_aloud(netcdf, caplog):
         assert len(images.usable) == 150
     assert "each field of the series sst(time=150, lat=12, lon=16) is taken as a cutout" in caplog.text
     is_granule(netcdf(**grid(150, 12, 300)), "sst", "sst(time=150, lat=12, lon=300)")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"lat": ((), (16,)), "lon": ((), (16,))},
+        {"latitude": ((), (16, 16)), "longitude": ((), (16, 16))},
+        {
+            "y": ((), (16,), {"standard_name": "projection_y_coordinate"}),
+            "x": ((), (16,), {"standard_name": "projection_x_coordinate"}),
+        },
+    ],
+    ids=["1-D", "2-D", "projection"],
+)
+@pytest.mark.parametrize("shape", [(12, 16, 16), (12, 2, 16, 16)])
+def test_cutouts_that_share_their_coordinates_have_a_way_in(netcdf, beside, shape, caplog):
+    path = netcdf(train=((), shape), **beside)
+    with pytest.raises(DataError, match=r'If each field is a cutout of its own, say so: "axes": "(\w+)"') as refusal:
+        ImageFile(path, "train")
+    axes = re.search(r'"axes": "(\w+)"', str(refusal.value))[1]
+    with caplog.at_level(logging.WARNING):
+        assert len(ImageFile(path, "train", axes=axes).usable) == 12
+    assert "is taken as a cutout" in caplog.text
 
 
 def test_very_many_variables_take_no_time(netcdf, tmp_path):

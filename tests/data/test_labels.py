@@ -1,6 +1,7 @@
 """Labels mean what their attributes say; what marks a missing one is no class."""
 
 import logging
+import zlib
 
 import h5py
 import numpy as np
@@ -65,6 +66,27 @@ def test_whole_numbers_stored_as_floats_are_refused_with_how_to_store_them(label
         labelled(np.arange(6) + 0.5)
 
 
+def test_one_column_for_each_class_says_how_to_number_them(labelled):
+    for labels in (np.eye(3)[np.arange(6) % 3], np.eye(3, dtype=int)[np.arange(6) % 3]):
+        with pytest.raises(DataError, match=r"expected \(6,\).*one-hot.*labels\.argmax\(axis=1\)"):
+            labelled(labels)
+
+
+def test_labels_of_another_shape_are_not_read(labelled, monkeypatch):
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", None)
+    with pytest.raises(DataError, match=r"expected \(6,\)"):
+        labelled(np.arange(7.0))
+
+
+def test_labels_that_unpack_to_an_enormous_amount_are_refused(tmp_path):
+    with h5py.File(tmp_path / "l.h5", "w") as file:
+        file["a"] = np.zeros((6, 4, 4), np.float32)
+        labels = file.create_dataset("y", (6,), "f8", chunks=(2**26,), maxshape=(None,), compression="gzip")
+        labels.id.write_direct_chunk((0,), zlib.compress(bytes(2**16)))  # 512 MB, as it is declared
+    with pytest.raises(DataError, match=r"declares 512 MB of pixels, but .* are stored"):
+        ImageFile(tmp_path / "l.h5", "a").labels("y")
+
+
 def test_a_column_of_matlab_lies_as_a_row(labelled):
     with pytest.raises(DataError, match=r"expected \(6,\)"):
         labelled(np.arange(6)[None])
@@ -99,3 +121,18 @@ def test_a_single_class_is_refused_for_training_and_said_for_validation(tiny, im
         file["train"][7] = np.nan  # the only cutout of another class is not usable
     with pytest.raises(DataError, match="all 23 labels"):
         nenya_loader(opt)
+
+
+@pytest.mark.parametrize(
+    ("labels", "warned"),
+    [
+        ([0, 1, 2, 255], True), ([0, 1, 65535], True), ([1, 2, 3, 2**31 - 1], True), ([0, 1, 2, 99], True),
+        ([*range(40), 255], True), ([*range(40), 127], True), (range(256), False), ([0, 1], False),
+        (range(5, 12), False), ([0, 5, 9], False), ([*range(0, 200, 2), 254, 255], False), ([*range(254), 255], False),
+    ],
+)  # fmt: skip
+def test_a_largest_label_that_is_far_from_the_others_is_warned_about(tmp_path, caplog, labels, warned):
+    with caplog.at_level(logging.WARNING):
+        require_classes(np.array(labels), tmp_path, "y", warn_only=False)
+    assert (f"the largest of the {len(labels)} classes is {max(labels)}" in caplog.text) == warned
+    assert bool(caplog.text) == warned

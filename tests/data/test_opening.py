@@ -67,6 +67,14 @@ FORMATS = {
     "HDF4": (b"\x0e\x03\x13\x01" + bytes(500), "HDF4 .*h4toh5"),
     "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS .*git lfs pull"),
     "annex": (b"/annex/objects/SHA256E-s1--1.h5\n", "git-annex .*git annex get"),
+    "LFS with a mark": (b"\xef\xbb\xbfversion https://git-lfs.github.com/spec/v1\r\noid", "Git LFS .*git lfs pull"),
+    "early LFS": (b"version https://hawser.github.com/spec/v1\noid sha256:1\n", "Git LFS .*git lfs pull"),
+    "annex link": (b"../../.git/annex/objects/aa/bb/MD5E-s1--a.h5\n", "git-annex .*git annex get"),
+    "annex here": (b".git/annex/objects/aa/MD5E-s1--a.h5", "git-annex .*git annex get"),
+    "annex, Windows": (b"..\\.git\\annex\\objects\\aa\\a.h5", "git-annex .*git annex get"),
+    "xlsx": (zipped("[Content_Types].xml"), r"Office document \(\.xlsx"),
+    "Zarr metadata": (b'{"zarr_format": 3, "node_type": "group"}', "part of a Zarr store .*xarray"),
+    "kerchunk": (b'{"version": 1, "refs": {".zgroup": "{}"}}', "kerchunk .*xarray"),
     "DVC": (b"outs:\n- md5: 1\n  path: a.h5\n", "DVC .*dvc pull"),
     "gzip": (gzip.compress(b"x" * 99), "gzip.*gunzip"),
     "bzip2": (b"BZh91AY&SY", "bzip2"),
@@ -101,6 +109,54 @@ def test_a_file_of_another_format_is_named_with_what_makes_hdf5_of_it(tmp_path, 
     content, message = FORMATS[name]
     (tmp_path / "a.h5").write_bytes(content)
     refused(tmp_path / "a.h5", f"is not an HDF5 file: it is .*{message}", but="damaged")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.replace(b"\r\n", b"\n"),
+        lambda raw: raw.replace(b"\n", b"\r\n"),
+        lambda raw: raw.replace(b"\n", b""),
+        lambda raw: bytes(byte & 127 for byte in raw),
+        lambda raw: raw.decode("utf-8", errors="replace").encode(),
+        lambda raw: raw.decode("latin-1").encode(),
+    ],
+    ids=["to LF", "to CR LF", "to CR", "7 bits", "as UTF-8", "from Latin-1"],
+)
+def test_an_hdf5_file_that_went_through_a_transfer_as_text_says_so(tmp_path, whole, change):
+    (tmp_path / "a.h5").write_bytes(change(whole.read_bytes()))
+    refused(
+        tmp_path / "a.h5", "an HDF5 file that a transfer as text has damaged.*Transfer it again", but="unknown here"
+    )
+
+
+def test_a_link_into_git_annex_says_how_to_fetch_it(tmp_path):
+    (tmp_path / "a.h5").symlink_to("../.git/annex/objects/aa/bb/MD5E-s1--a.h5")
+    refused(tmp_path / "a.h5", "is a link to .*its content is not here. Fetch it: git annex get a.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("s3://bucket/a.h5", r"an address \(s3:\).*aws s3 cp"), ("https://x.org/a.h5", r"an address \(https:\).*curl"),
+        ("gs://b/a.h5", r"an address \(gs:\)"),
+        ("file:///data/a.h5", "Expected a path, not an address: give /data/a.h5"),
+        ("*.h5", r"a pattern, and one file is read: give one of '.*whole\.h5'"),
+        ("sst_[0-9].h5", "a pattern that no file"),
+        ("whole.h5/train", "'train' is a dataset in whole.h5, name the file alone, and the dataset in train_key"),
+        ("whole.h5/g/train", "'g/train' is a dataset"), ("whole.h5:/train", "'train' is a dataset"),
+        ("whole.h5:g/train", "'g/train' is a dataset"),
+        ("whole.h5 ", "There is 'whole.h5' without the blanks or quotes"),
+        ("whole.h5\n", "There is 'whole.h5' without"), (" whole.h5", "There is 'whole.h5' without"),
+        ("'whole.h5'", "There is 'whole.h5' without"), ("$FOLDER/whole.h5", "are not replaced here: give .*/whole.h5"),
+        ("other.h5", "check images_file and data_folder"), ("C:/data/a.h5", "check images_file and data_folder"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_no_path_says_what_to_give_instead(tmp_path, whole, monkeypatch, name, message):
+    monkeypatch.setenv("FOLDER", str(tmp_path))
+    whole.rename(tmp_path / "whole.h5")
+    with pytest.raises(DataError, match=f"no image file at .*{message}"):
+        ImageFile(name if "$" in name else tmp_path / name, "a")
 
 
 def test_text_from_a_file_takes_over_no_terminal(tmp_path):

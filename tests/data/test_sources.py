@@ -1,5 +1,6 @@
 """Pixels that lie in other files: those files' pixels and no others, and no fill value where one is missing."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -113,6 +114,25 @@ def test_a_link_that_leads_nowhere_says_where_it_should_lead(pixels, target, mes
     os.mkfifo("pipe")
     link("in.h5", train=target)
     refused("in.h5", message)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_links_that_branch_without_end_are_given_up_in_a_moment(pixels, outside):
+    write("in.h5", g__train=pixels)
+    with h5py.File("in.h5", "r+") as file:
+        for number in range(15):  # 4^15 steps
+            path = "/".join([f"k{number + 1}"] * 4)
+            file[f"g/k{number}"] = h5py.ExternalLink("in.h5", f"/g/{path}") if outside else h5py.SoftLink(path)
+        file["g/k15"] = h5py.SoftLink("/g")
+    with pytest.raises(DataError, match="leads through more than 100 links"):
+        has_dataset("in.h5", "g/k0/nothing")
+
+
+def test_a_path_of_many_links_one_after_the_other_is_followed(pixels):
+    write("in.h5", g__train=pixels)
+    with h5py.File("in.h5", "r+") as file:
+        file["g/here"] = h5py.SoftLink("/g")
+    np.testing.assert_array_equal(read("in.h5", "g/" + "here/" * 40 + "train"), pixels)
 
 
 def test_the_file_that_hdf5_has_open_is_read_and_not_another_of_its_name(pixels, monkeypatch):
@@ -431,3 +451,26 @@ def test_a_raw_file_cut_short_while_it_is_read_gives_no_zeros():
     os.truncate("b.raw", 40)
     with pytest.raises(DataError, match=r"rows 11: .*b\.raw was cut short: it has 40 bytes"):
         images.read(np.array([11]))
+
+
+@pytest.mark.usefixtures("raw")
+@pytest.mark.parametrize("name", ["a.raw", "b.raw"])
+def test_a_raw_file_that_is_replaced_while_it_is_read_is_not_read_instead(pixels, name):
+    images = ImageFile("in.h5", "train", cache_mb=0)
+    np.testing.assert_array_equal(images.read(np.array([0])), pixels[:1])
+    content = bytes(os.stat(name).st_size)
+    os.remove(name)
+    Path(name).write_bytes(content)  # which may get the number of the file before, once nothing holds that
+    with pytest.raises(DataError, match=rf"rows 0, 11: .*{name} was replaced by another file"):
+        images.read(np.array([0, 11]))
+
+
+@pytest.mark.usefixtures("raw")
+def test_raw_files_are_let_go_with_the_reader():
+    count = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        images = ImageFile("in.h5", "train", cache_mb=0)
+        images.read(np.array([0]))
+    del images
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= count

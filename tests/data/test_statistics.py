@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nenya.data import statistics as module
+from nenya.data.findings import doubts, sum_up
 from nenya.data.images import ImageFile
 from nenya.data.statistics import all_constant, look_at, sample_rows
 from nenya.errors import DataError
@@ -46,7 +47,9 @@ def test_the_figures_are_those_of_numpy(store, create, cache_mb):
     assert found.missing_share == pytest.approx(np.isnan(used).mean())
     assert found.constant_share == 1 / 19
     assert (found.most_frequent, found.most_frequent_share) == (140, pytest.approx(128 / len(valid)))
-    assert (found.apart, found.outside, found.remarks) == ((), None, ())
+    (apart,) = found.apart
+    assert [extreme.values for extreme in apart.extremes] == [(280.0,)]  # all others are above 285
+    assert (found.outside, found.remarks, found.not_found, found.constant_channels) == (None, (), (), {})
     assert (found.num_overflowing, found.num_beyond) == (0, 0)
 
 
@@ -208,3 +211,78 @@ def test_a_file_that_changes_under_the_look_is_refused(store):
 def test_nothing_is_nan_in_a_set_of_two_cutouts(store):
     found = look_at(store(field((2, 4, 4))))
     assert not any(math.isnan(value) for value in vars(found).values() if isinstance(value, float))
+
+
+# ---------------------------------------------------------------- what the sample does not show
+
+
+@pytest.mark.parametrize("cache_mb", [0, 1])
+@pytest.mark.parametrize("mark", [-32767, 1e19, -9999])
+def test_a_mark_outside_the_sample_is_seen_where_the_file_is_looked_through(store, cache_mb, mark):
+    data = field((2000, 2, 4, 4))
+    data[17:23, 1, :2] = mark
+    data[24, 0, 0] = np.nan
+    images = store(data, cache_mb=cache_mb)
+    assert not set(sample_rows(images)) & set(range(17, 23))
+    found = look_at(images)
+    assert (found.minimum, found.maximum) == (np.nanmin(data), np.nanmax(data))
+    (apart,) = found.apart
+    assert (apart.channel, apart.extremes[0].values, apart.extremes[0].count) == (1, (np.float32(mark),), 0)
+    (line,) = doubts(images, found)
+    assert line.startswith(
+        f"some pixels of channel 1, in cutouts other than those looked at, are {np.float32(mark):g},"
+    )
+    assert found.largest < 400
+
+
+def test_the_ends_are_those_of_valid_pixels_of_usable_cutouts(store):
+    data = field((40, 2, 6, 6))
+    data[3] = np.nan
+    data[3, :, 0] = 5000  # not usable
+    data[5, 0, :3] = -999
+    data[6, 1, 0, 0] = np.inf
+    images = store(data, attrs={"_FillValue": np.float32(-999)}, max_nodata=0.6)
+    assert images.usable.tolist() == [row for row in range(40) if row != 3]
+    used = np.where((data == -999) | np.isinf(data), np.nan, data)[images.usable]
+    np.testing.assert_array_equal(images.ends, [np.nanmin(used, (0, 2, 3)), np.nanmax(used, (0, 2, 3))])
+    assert store(np.zeros((2, 4, 4), np.uint8)).ends is None
+    marked = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    np.testing.assert_array_equal(store(marked, missing=[0, 31]).ends, [[1], [30]])
+
+
+def test_a_channel_that_is_constant_in_most_cutouts_is_named(store):
+    data = field((20, 3, 8, 8))
+    data[:11, 1] = 0
+    data[:9, 2] = 7
+    images = store(data)
+    found = look_at(images)
+    assert found.constant_channels == {1: pytest.approx(0.55)}
+    assert found.constant_share == 0
+    assert any(line.startswith("channel 1 is constant in 55 % of the cutouts") for line in doubts(images, found))
+    data[:11] = 0  # the cutouts are, and no channel more than others
+    assert look_at(store(data)).constant_channels == {}
+
+
+def test_a_declared_mark_that_no_pixel_has_is_told_and_no_doubt(store):
+    data = field((20, 8, 8))
+    data[:, 0, 0] = -999
+    images = store(data, missing=[-999, -9999])
+    found = look_at(images)
+    assert found.not_found == (-9999,)
+    assert "none is -9999, which missing declares" in sum_up(found)
+    assert doubts(images, found) == []
+    data[4] = -9999
+    assert look_at(store(data, missing=[-999, -9999])).not_found == ()  # that cutout is left out for it
+
+
+def test_a_mark_in_unpacked_units_is_said_to_be_that(store):
+    data = np.random.default_rng(0).integers(-300, 300, (20, 8, 8)).astype(np.int16)
+    data[:, 0, :3] = -1000
+    attrs = {"scale_factor": 0.1, "missing_value": -100.0}
+    images = store(data, attrs=attrs)
+    (line,) = doubts(images, look_at(images))
+    assert "-1000 (as stored)" in line
+    assert "After packing that is -100, as _FillValue or missing_value say, which seem to be in unpacked units" in line
+    data[:, 0, :3] = -100
+    images = store(data, attrs=attrs)
+    assert doubts(images, look_at(images)) == []
