@@ -174,3 +174,12 @@ def test_pairs_of_normal_numbers_fill_all_directions_evenly():
     angles = np.arctan2(pairs[1], pairs[0]) / (2 * np.pi) + 0.5
     assert scipy.stats.kstest(angles, "uniform").pvalue > 1e-4
     assert scipy.stats.kstest((pairs**2).sum(axis=0), "chi2", args=(2,)).pvalue > 1e-4
+
+
+@given(st.integers(0, WRAP - 1))
+def test_a_pattern_of_64_bits_is_the_signed_integer_that_numpy_makes_of_it(value):
+    assert counter_rng._signed(value) == int(np.array(value, np.uint64).view(np.int64))
+
+
+def test_the_first_pattern_with_the_sign_bit_is_the_least_integer():
+    assert counter_rng._signed(2**63) == -(2**63)
