@@ -6,6 +6,7 @@ libraries take can be told by environment variables; so one machine shows much o
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -39,22 +40,26 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 def main() -> int:
     """Run the suite under each setting; 1 if one fails."""
+    parser = argparse.ArgumentParser(prog="python -m tests.kernels.settings", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="leave out the tests marked slow, as `make quick` does")
+    quick = parser.parse_args().quick
     here = environment.describe()
     rows = ["| kernels | variables | passed | failed | time, s |", "|---|---|---:|---:|---:|"]
     failures = 0
     for name, variables in SETTINGS.items():
         began = time.monotonic()
-        passed, failed = _suite(variables, interruptible=bool(variables))
+        passed, failed = _suite(variables, interruptible=bool(variables), quick=quick)
         failures += failed
         shown = " ".join(f"`{key}={value}`" for key, value in variables.items()) or "none"
         rows.append(f"| {name} | {shown} | {passed} | {failed} | {time.monotonic() - began:.0f} |")
         print(rows[-1], flush=True)
-    text = "\n".join([f"{here.date}, commit {here.commit}. {here.machine}. {here.software}.", "", *rows])
+    which = "Without the tests marked slow" if quick else "All tests"
+    text = "\n".join([f"{which}. {here.date}, commit {here.commit}. {here.machine}. {here.software}.", "", *rows])
     write(PAGE, text, MARKS)
     return int(failures > 0)
 
 
-def _suite(variables: dict[str, str], *, interruptible: bool) -> tuple[int, int]:
+def _suite(variables: dict[str, str], *, interruptible: bool, quick: bool) -> tuple[int, int]:
     command = [
         sys.executable,
         "-m",
@@ -66,6 +71,7 @@ def _suite(variables: dict[str, str], *, interruptible: bool) -> tuple[int, int]
         "2",
         "--dist",
         "worksteal",
+        *(("-m", "not slow") if quick else ()),
     ]
     before = signal.getsignal(signal.SIGINT)
     if not interruptible:
