@@ -19,10 +19,11 @@ from nenya.errors import OptionError
 from nenya.machine.device import choose_device, choose_precision
 from nenya.machine.memory import free_memory
 from nenya.models import build_model
+from nenya.models.checkpoints import LAST, PREVIOUS, checkpoints
 from nenya.options import Outputs
 from nenya.params import Params, complete_options
 from nenya.training import events
-from nenya.training.checkpoint import LAST, PREVIOUS, checkpoints, epoch_file
+from nenya.training.checkpoint import epoch_file
 from nenya.training.curves import picture_file
 from nenya.training.names import require_names
 from nenya.training.report import describe_pixels, describe_run

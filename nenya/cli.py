@@ -147,9 +147,9 @@ def plot(
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where the demo leaves its files.")] = Path("demo"),
 ) -> None:
-    """Train on a synthetic ocean with known regimes, in about two minutes, and show what was learned.
+    """Train on a synthetic ocean with known regimes, for about two minutes, and show what was learned.
 
-    Leaves options, data, checkpoints, curves and a picture of nearest neighbours.
+    Leaves options, data, checkpoints, curves, latents, their evaluation, and pictures of nearest neighbours.
     """
     from nenya.demo import run_demo
 

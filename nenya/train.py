@@ -17,11 +17,11 @@ from nenya.errors import TO_BE_CONTINUED, OptionError
 from nenya.machine.device import choose_device, seed_everything
 from nenya.machine.memory import keeping_memory
 from nenya.machine.signals import Interruption
+from nenya.models.checkpoints import LAST
 from nenya.options import Outputs
 from nenya.params import Params, complete_options, option_preprocess
 from nenya.training import events
 from nenya.training.build import distribute, set_model
-from nenya.training.checkpoint import LAST
 from nenya.training.checkup import check_health
 from nenya.training.curves import picture_file
 from nenya.training.epoch import train_epoch

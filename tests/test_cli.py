@@ -13,6 +13,7 @@ import torch
 
 from nenya import demo
 from nenya.cli import main
+from nenya.latents.store import Latents
 
 
 @pytest.fixture
@@ -262,17 +263,25 @@ def test_python_dash_m_nenya_is_the_command():
 def test_the_demo_leaves_what_it_says(tmp_path, monkeypatch, nenya):
     monkeypatch.setattr("nenya.demo.NUM_TRAIN", 20)
     monkeypatch.setattr("nenya.demo.NUM_VALID", 15)
+    monkeypatch.setattr("nenya.demo.VIEWS", 10)
     short = {"epochs": 1, "image_size": 8, "batch_size_train": 10, "on_collapse": "warn"}
     for name, value in short.items():
         monkeypatch.setitem(__import__("nenya.demo").demo.OPTIONS, name, value)
-    code, out, _ = nenya("demo", "--folder", tmp_path / "demo")
-    assert code == 0
-    for words in ("view retrieval", "learned space", "raw pixels"):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "ocean_latents.h5").write_bytes(b"of an earlier demo")
+    (tmp_path / "demo" / ".ocean_latents.h5.unfinished").write_bytes(b"of one that was killed")
+    code, out, err = nenya("demo", "--folder", tmp_path / "demo")
+    assert code == 0, err
+    for words in ("view retrieval", "learned space", "raw pixels", "`nenya evaluate` says", "label is"):
         assert words in out
-    paths = [Path(line.split()[-1]) for line in out.split("Look at:")[1].strip().splitlines()]
-    assert len(paths) == 5
-    for path in paths:
+    paths = dict(line.split() for line in out.split("Look at:")[1].strip().splitlines())
+    assert list(paths) == ["neighbours", "search", "evaluation", "latents", "curves", "model", "options", "data"]
+    for path in paths.values():
         assert os.path.getsize(path) > 100
+    latents = Latents(paths["latents"])
+    assert [latents.num_rows(key) for key in latents.keys] == [20, 15]
+    figures = json.loads(Path(paths["evaluation"]).with_suffix(".json").read_text())
+    assert figures["latents"][0]["views"] is not None  # the checkpoint was found without being named
 
 
 def test_the_demos_neighbours_are_other_cutouts_even_where_one_is_there_twice():

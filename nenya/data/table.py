@@ -157,14 +157,31 @@ def names(path: str | os.PathLike[str]) -> list[str]:
     return found
 
 
-def columns(path: str | os.PathLike[str], wanted: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+def columns(
+    path: str | os.PathLike[str], wanted: Sequence[str], rows: npt.NDArray[np.int64] | None = None
+) -> dict[str, npt.NDArray[Any]]:
     """Read some columns by their names, as `read` gives all, from a table of any origin.
+
+    Args:
+        path: The table.
+        wanted: Names of columns.
+        rows: Which rows [n], from 0, in any order; None for all.
 
     Raises:
         DataError: No such file, no Parquet, or one of them is not there.
     """
     table = _open(Path(path), required=())
-    return {name: _column(table, name) for name in wanted}
+    return {name: _column(table, name, rows) for name in wanted}
+
+
+def units(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The units of the columns of a table of any origin; "" where it tells none.
+
+    Raises:
+        DataError: No such file, or no Parquet.
+    """
+    schema = _open(Path(path), required=()).schema_arrow
+    return {field.name: (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace") for field in schema}
 
 
 def take(path: str | os.PathLike[str], rows: npt.NDArray[np.int64]) -> Any:  # noqa: ANN401  # no type information
@@ -193,8 +210,12 @@ def take(path: str | os.PathLike[str], rows: npt.NDArray[np.int64]) -> Any:  # n
     return some.take(rows + first[np.searchsorted(needed, groups)]) if len(needed) else some
 
 
-def _column(table: Any, name: str) -> npt.NDArray[Any]:  # noqa: ANN401  # pyarrow has no type information
-    """A column of an open table; instants in microseconds, NaT where there is none.
+def _column(  # the table is pyarrow's, which has no type information
+    table: Any,  # noqa: ANN401
+    name: str,
+    rows: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[Any]:
+    """A column of an open table, or some rows of it; instants in microseconds, NaT where there is none.
 
     Raises:
         DataError: It is not there, or damaged.
@@ -203,6 +224,7 @@ def _column(table: Any, name: str) -> npt.NDArray[Any]:  # noqa: ANN401  # pyarr
         raise DataError(f"the cutout table has no column {name}; it has {', '.join(table.schema_arrow.names)}.")
     try:
         values = table.read(columns=[name]).column(name)
+        values = values if rows is None else values.take(rows)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise DataError(f"the column {name} of the cutout table cannot be read ({str(error)[:200]}).") from error
     if not str(values.type).startswith("timestamp"):
@@ -212,17 +234,21 @@ def _column(table: Any, name: str) -> npt.NDArray[Any]:  # noqa: ANN401  # pyarr
 
 
 def about(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What `write` was given to keep.
+    """What `writer` was given to keep; nothing in tables of other origin.
 
     Raises:
-        DataError: As for `read`.
+        DataError: No such file, or no Parquet.
     """
-    return _about(_open(Path(path)))
+    return _about(_open(Path(path), required=()))
 
 
 def _about(table: Any) -> dict[str, str]:  # noqa: ANN401  # pyarrow has no type information
     metadata = table.schema_arrow.metadata or {}
-    return {key.decode()[6:]: value.decode() for key, value in metadata.items() if key.startswith(b"nenya_")}
+    return {
+        key.decode("utf-8", "replace")[6:]: value.decode("utf-8", "replace")
+        for key, value in metadata.items()
+        if key.startswith(b"nenya_")
+    }
 
 
 def num_rows(path: str | os.PathLike[str]) -> int:

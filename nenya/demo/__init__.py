@@ -1,4 +1,4 @@
-"""The demo: a synthetic ocean, a short training, and the evidence that something was learned."""
+"""The demo: a synthetic ocean, a short training, latents, and the evidence that something was learned."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from nenya.data.images import ImageFile
@@ -18,8 +19,16 @@ from nenya.drawing import attempt, picture
 from nenya.evaluation.baselines import pixel_accuracy, pixel_features
 from nenya.evaluation.neighbours import knn_accuracy, nearest_neighbours
 from nenya.files import atomic_write
-from nenya.latents.encode import encode_cutouts
+from nenya.latents import unfinished
+from nenya.latents.run import write_latents
+from nenya.latents.store import Latents
+from nenya.models.checkpoints import LAST
 from nenya.params import Params
+from nenya.report import command as report
+from nenya.report.run import Settings, evaluate
+from nenya.search.gallery import Pixels
+from nenya.search.gallery import draw as draw_gallery
+from nenya.search.searcher import Searcher
 from nenya.train import run
 from nenya.training.curves import picture_file
 from nenya.training.session import Run
@@ -31,6 +40,8 @@ if TYPE_CHECKING:
 NUM_TRAIN, NUM_VALID = 2304, 256
 SEED = 0
 NEIGHBOURS = 5
+#: Evaluation takes seconds so.
+SAMPLE, VIEWS = 500, 128
 
 OPTIONS: dict[str, Any] = {
     "images_file": "ocean.h5",
@@ -50,10 +61,12 @@ OPTIONS: dict[str, Any] = {
 
 
 def run_demo(folder: Path) -> Iterator[str]:
-    """Write the ocean, train on it, and compare nearest neighbours with those of raw pixels.
+    """Write the ocean, train on it, make latents of all cutouts, and look at them in three ways.
+
+    Nearest neighbours are compared with those of raw pixels, the latents are evaluated, and searched.
 
     Args:
-        folder: Where options, data, checkpoints, curves and picture go.
+        folder: Where options, data, checkpoints, curves, latents and pictures go.
 
     Yields:
         Lines that say what came out.
@@ -72,10 +85,15 @@ def run_demo(folder: Path) -> Iterator[str]:
 
     train, valid = trained.train.images, ImageFile(data, "valid")
     labels = train.labels("train_labels"), valid.labels("valid_labels")
-    device = trained.step.device
-    learned = [encode_cutouts(trained.model, images, trained.opt, device=device) for images in (train, valid)]
+    latents = _latents(trained.folder / LAST, data)
+    learned = [torch.from_numpy(latents.read(key, 0, latents.num_rows(key))) for key in ("train", "valid")]
     neighbours = folder / "neighbours.png"
     drawn = attempt(lambda: draw_neighbours(neighbours, valid, labels[1], learned[1]), neighbours)
+    pictures = [("neighbours", neighbours)] if drawn else []
+    page, statements = _evaluate(latents)
+    search = folder / "search.png"
+    if attempt(lambda: _search(search, latents, labels[1]), search):
+        pictures.append(("search", search))
 
     health = trained.curves.health
     yield ""
@@ -87,15 +105,47 @@ def run_demo(folder: Path) -> Iterator[str]:
     yield f"  a cutout's regime, from its {NEIGHBOURS} nearest training cutouts (chance {1 / len(REGIMES):.2f}):"
     yield f"    learned space {knn_accuracy(learned[0], labels[0], learned[1], labels[1], NEIGHBOURS):.2f}"
     yield f"    raw pixels    {pixel_accuracy(train, labels[0], valid, labels[1], NEIGHBOURS):.2f}"
+    yield "What `nenya evaluate` says of the latents:"
+    yield from (f"  {statement}" for statement in statements)
     yield "Look at:"
-    yield from _files(trained, folder, [("neighbours", neighbours)] if drawn else [])
+    yield from _files(trained, folder, [*pictures, ("evaluation", page), ("latents", latents.path)])
+
+
+def _latents(model: Path, data: Path) -> Latents:
+    """Make the latents of both sets, in place of those of an earlier demo."""
+    path = data.with_name(f"{data.stem}_latents.h5")
+    with unfinished.writing(path):
+        unfinished.clear(path)
+        path.unlink(missing_ok=True)
+    write_latents(model, data, path)
+    return Latents(path)
+
+
+def _evaluate(latents: Latents) -> tuple[Path, tuple[str, ...]]:
+    """Judge the latents: the page, and what it says."""
+    stem = latents.path.with_suffix("").name.replace("latents", "evaluation")
+    paths = [latents.path.with_name(stem + ending) for ending in (".json", ".png", ".html")]
+    found = evaluate([latents.path], Settings(labels="labels", neighbours=NEIGHBOURS, sample=SAMPLE, views=VIEWS))
+    report.write(found, *paths)
+    return paths[-1], (*found.statements, *(f"warning: {warning}" for warning in found.warnings))
+
+
+def _search(path: Path, latents: Latents, labels: npt.NDArray[np.int64]) -> None:
+    """Draw the cutouts of both sets that are most like a validation cutout of each regime."""
+    searcher = Searcher(latents.path)
+    queries = searcher.rows([f"valid:{row}" for row in _first_of_each(labels)])
+    draw_gallery(path, searcher.search(queries, NEIGHBOURS + 1), Pixels(searcher.vectors), None)
+
+
+def _first_of_each(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.array([np.flatnonzero(labels == regime)[0] for regime in range(len(REGIMES))])
 
 
 def _files(trained: Run, folder: Path, pictures: list[tuple[str, Path]]) -> Iterator[str]:
     rows = (
         *pictures,
         ("curves", picture_file(trained.folder, trained.outputs.name)),
-        ("model", trained.folder / "last.pth"),
+        ("model", trained.folder / LAST),
         ("options", folder / "options.json"),
         ("data", folder / OPTIONS["images_file"]),
     )
@@ -115,7 +165,7 @@ def draw_neighbours(path: Path, images: ImageFile, labels: npt.NDArray[np.int64]
     Raises:
         NenyaError: matplotlib cannot be used, or the file cannot be written.
     """
-    queries = np.array([np.flatnonzero(labels == regime)[0] for regime in range(len(REGIMES))])
+    queries = _first_of_each(labels)
     found = [_neighbours_of(queries, features) for features in (learned, pixel_features(images))]
     with picture(path, (13, 6.4), dpi=80, layout="constrained") as figure:
         _draw_in(figure, images, labels, queries, found)

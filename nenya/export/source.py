@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from torch import nn
 from nenya.data.datasets import shape_in
 from nenya.errors import CheckpointError, DataError, OptionError
 from nenya.evaluation.health import Health
+from nenya.models.checkpoints import checkpoint_digest, find_checkpoint
 from nenya.models.reading import read_checkpoint, rebuild_model
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
-from nenya.training.checkpoint import LAST, checkpoints
 from nenya.training.curves import Curves, load_curves
 
 logger = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ def read_source(model: str | os.PathLike[str]) -> Source:
     Raises:
         CheckpointError: There is no checkpoint that can be read, or its options are none.
     """
-    path = find_checkpoint(Path(model))
+    path = find_checkpoint(model)
     state = read_checkpoint(path)
     network = rebuild_model(state["opt"], state["model"], path)
     try:
@@ -114,25 +113,7 @@ def read_source(model: str | os.PathLike[str]) -> Source:
     table = state.get("table")
     if isinstance(table, dict) and all(isinstance(text, str) for pair in table.items() for text in pair):
         told["table"] = table
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Source(path, digest, network, opt, epoch, told, _figures(path, opt, epoch))
-
-
-def find_checkpoint(model: Path) -> Path:
-    """The checkpoint that is meant: the file itself, or the last one of a model folder.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    if not model.is_dir():
-        return model
-    found = checkpoints(model)
-    if found:
-        return found[0]
-    inside = sorted(path.parent.name for path in model.glob(f"*/{LAST}"))[:8]
-    hint = f"there is one in {', '.join(inside)} in it" if inside else "give a checkpoint, or the folder of a run"
-    raise CheckpointError(f"{model.absolute()} holds no checkpoint ({LAST} or ckpt_epoch_<n>.pth): {hint}.")
+    return Source(path, checkpoint_digest(path), network, opt, epoch, told, _figures(path, opt, epoch))
 
 
 def feat_dim(model: SupConResNet) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -20,12 +19,10 @@ from nenya.data.images import ImageFile
 from nenya.data.loaders import open_images
 from nenya.errors import CheckpointError, DataError, OptionError
 from nenya.latents.encode import Encoder, Name, block_size
+from nenya.models.checkpoints import checkpoint_digest, find_checkpoint
 from nenya.models.reading import read_checkpoint, rebuild
 from nenya.models.resnet_big import STEM_CHANNELS, SupConResNet
 from nenya.params import Params
-
-#: The checkpoint of a model folder.
-LAST = "last.pth"
 
 _SHAPE = re.compile(r" of \(\d+, (\d{1,9}), (\d{1,9}), (\d{1,9})\) ")  # in what a checkpoint keeps of its training set
 
@@ -57,11 +54,7 @@ class Trained:
         Raises:
             CheckpointError: There is none, it is damaged, or its options cannot be used.
         """
-        path = Path(place)
-        if path.is_dir():
-            path = path / LAST
-            if not path.is_file():
-                raise CheckpointError(f"{place} has no {LAST}: give a checkpoint, or the folder that a training wrote.")
+        path = find_checkpoint(place)
         state = read_checkpoint(path)
         model, options = rebuild(state, path)
         try:
@@ -72,8 +65,6 @@ class Trained:
                 f"{path}: the options in it cannot be used, so the preprocessing of its training is not known.",
                 *error.args,
             ) from error
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         told = [text for text in (state.get("data"), state.get("valid_data")) if isinstance(text, str)]
         shapes = [tuple(map(int, found.groups())) for text in told if (found := _SHAPE.search(text))]
         stem = int(state["model"]["encoder.conv1.weight"].shape[1])
@@ -81,7 +72,7 @@ class Trained:
         if shapes:
             channels = (shapes[0][0],)
         sizes = tuple(dict.fromkeys((height, width) for _, height, width in shapes))
-        return cls(path, digest, model, opt, channels, sizes)
+        return cls(path, checkpoint_digest(path), model, opt, channels, sizes)
 
     def move_to(self, device: torch.device) -> None:
         """Bring the network to where it computes, in the layout that convolutions want."""
@@ -142,18 +133,12 @@ class Trained:
         )
 
     def open(self, cutouts: Path, key: str) -> ImageFile:
-        """Open a dataset of cutouts as the training did: axes, missing pixels, scale.
-
-        It is read by windows, however small it is, unless its axes ask for all of it in memory.
+        """Open a dataset of cutouts as the training did.
 
         Raises:
             DataError: It cannot be used, or is not of the channels and the size of the training.
         """
-        opt = copy.deepcopy(self.opt)
-        opt.images_file, opt.train_key, opt.nchannels = str(cutouts.absolute()), key, None
-        if opt.axes is None or opt.axes.startswith("N"):
-            opt.cache_mb = 0
-        images = open_images(opt)
+        images = open_cutouts(self.opt, cutouts, key)
         self.require_shape(images.shape[1:], f"{cutouts}: the cutouts of {key!r}")
         return images
 
@@ -195,3 +180,23 @@ class Trained:
         return Encoder(
             self.model, to_float, views, self.opt.precision, device, spaces, num_views, block_size(views, device)
         )
+
+
+def open_cutouts(opt: Params, cutouts: Path, key: str) -> ImageFile:
+    """Open a dataset of cutouts as a training did: axes, missing pixels, scale.
+
+    It is read by windows, however small it is, unless its axes ask for all of it in memory.
+
+    Args:
+        opt: The options of the training.
+        cutouts: The file.
+        key: The dataset.
+
+    Raises:
+        DataError: It cannot be used.
+    """
+    own = copy.deepcopy(opt)
+    own.images_file, own.train_key, own.nchannels = str(cutouts.absolute()), key, None
+    if own.axes is None or own.axes.startswith("N"):
+        own.cache_mb = 0
+    return open_images(own)

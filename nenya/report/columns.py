@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ from nenya.data import table as cutout_table
 from nenya.data.opening import open_file
 from nenya.errors import DataError
 from nenya.latents.store import About
+from nenya.latents.table import rows_in_table
 from nenya.report.inputs import Rows
 
-#: How `pp_type` tells a side, in tables of ours, of the historical code and of others.
-_SIDES: Mapping[object, str] = {1: "train", 0: "valid", "train": "train", "valid": "valid"}
-
-_NAMES = {"pp_type": ("pp_type", "ulmo_pp_type"), "pp_idx": ("pp_idx", "ulmo_pp_idx"), "datetime": ("datetime", "time")}
+_NAMES = {"datetime": ("datetime", "time")}
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,16 @@ def join(path: Path, rows: Rows, about: About, wanted: Sequence[str]) -> Joined:
     Raises:
         DataError: It cannot be read, or has not exactly one row for each row of the latents.
     """
-    table = _open(path)
-    names = tuple(table.schema_arrow.names)
+    names = tuple(cutout_table.names(path))
     found = {name: next((own for own in _NAMES.get(name, (name,)) if own in names), None) for name in wanted}
-    places = _places(table, path, rows, about)
-    columns = {name: _values(table, path, own, places) for name, own in found.items() if own is not None}
-    units = {name: _unit(table, own) for name, own in found.items() if own is not None}
-    metadata = table.schema_arrow.metadata or {}
-    origin = metadata.get(b"nenya_inputs_digest", b"").decode("utf-8", "replace")
-    return Joined(path, cutout_table.digest(path), names, columns, units, origin)
+    places = _places(path, rows, about)
+    units = cutout_table.units(path)
+    return Joined(
+        path=path, digest=cutout_table.digest(path), names=names,
+        columns={name: _values(path, own, places) for name, own in found.items() if own is not None},
+        units={name: units[own] for name, own in found.items() if own is not None},
+        inputs_digest=cutout_table.about(path).get("inputs_digest", ""),
+    )  # fmt: skip
 
 
 def require_same_origin(joined: Joined, cutouts: Path) -> None:
@@ -83,100 +81,23 @@ def require_same_origin(joined: Joined, cutouts: Path) -> None:
         )
 
 
-def _open(path: Path) -> Any:  # noqa: ANN401  # pyarrow has no type information
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError("reading the cutout table needs pyarrow: pip install 'nenya[granules]'.") from error
-    try:
-        return pyarrow.parquet.ParquetFile(path, memory_map=False)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"the cutout table {path} cannot be read ({str(error)[:200]}).") from error
-
-
-def _places(table: Any, path: Path, rows: Rows, about: About) -> npt.NDArray[np.int64]:  # noqa: ANN401
+def _places(path: Path, rows: Rows, about: About) -> npt.NDArray[np.int64]:
     """Which row of the table belongs to each row of the latents."""
-    names = table.schema_arrow.names
-    own = {name: next((found for found in _NAMES[name] if found in names), None) for name in ("pp_type", "pp_idx")}
-    if missing := [name for name, found in own.items() if found is None]:
-        raise DataError(f"{path} does not tell which row is which cutout: it has no column {' and '.join(missing)}.")
-    kind, index = _column(table, path, str(own["pp_type"])), _whole(table, path, str(own["pp_idx"]))
-    of_file = np.ones(len(index), dtype=bool)
-    if "pp_file" in names:  # tables of the historical code may tell of several files
-        files = _column(table, path, "pp_file")
-        of_file = _is_in(files, lambda name: Path(str(name)).name == Path(about.cutouts).name, all_alike=True)
+    found = rows_in_table(path, dict(zip(rows.keys, rows.counts, strict=True)), about)
     places = np.empty(len(rows), dtype=np.int64)
-    for key, count in zip(rows.keys, rows.counts, strict=True):
-        side = _side(key, about)
-        here = np.flatnonzero(_is_in(kind, functools.partial(_is_of, side)) & of_file)
-        numbers = _numbers(index[here])
-        if len(here) != count or not np.array_equal(np.sort(numbers), np.arange(count)):
-            raise DataError(
-                f"{path} does not belong to these latents: {key} has {count} rows, and the table "
-                f"{len(here)} of that side{' or not the numbers 0 to N - 1 in pp_idx' if len(here) == count else ''}. "
-                "Give the table that was written together with the cutouts."
-            )
-        of_row = np.empty(count, dtype=np.int64)
-        of_row[numbers] = here
+    for key, own in found.items():
         mine = rows.of(key)
-        places[mine] = of_row[rows.row[mine]]
+        places[mine] = own[rows.row[mine]]
     return places
 
 
-def _is_of(side: str, value: object) -> bool:
-    return isinstance(value, int | float | str) and _SIDES.get(value) == side
-
-
-def _is_in(column: Any, wanted: Callable[[Any], bool], *, all_alike: bool = False) -> npt.NDArray[np.bool_]:  # noqa: ANN401
-    """Which values of a column are wanted; with `all_alike`, all of them where there is a single one."""
-    import pyarrow
-    import pyarrow.compute
-
-    try:
-        there = pyarrow.compute.unique(column).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise DataError(f"a column of the cutout table holds {column.type}; expected numbers or texts.") from error
-    if all_alike and len(there) < 2:
-        return np.ones(len(column), dtype=bool)
-    chosen = pyarrow.array([value for value in there if wanted(value)], column.type)
-    found: npt.NDArray[np.bool_] = pyarrow.compute.is_in(column, value_set=chosen).to_numpy(zero_copy_only=False)
-    return found
-
-
-def _side(key: str, about: About) -> str:
-    """The side that a table calls a data set by."""
-    named = {str(about.options.get(f"{side}_key", side)): side for side in ("valid", "train")}
-    return named.get(key, key)
-
-
-def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    try:
+def _values(path: Path, name: str, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    values = cutout_table.columns(path, [name], places)[name]
+    if values.dtype.kind == "M":
+        return values.astype("datetime64[us]")
+    if values.dtype.kind in "iu":
         return values.astype(np.int64)
-    except (TypeError, ValueError):
-        return np.full(len(values), -1, dtype=np.int64)
-
-
-def _whole(table: Any, path: Path, name: str) -> npt.NDArray[Any]:  # noqa: ANN401
-    return np.asarray(_column(table, path, name).to_numpy(zero_copy_only=False))
-
-
-def _column(table: Any, path: Path, name: str) -> Any:  # noqa: ANN401
-    try:
-        return table.read(columns=[name]).column(name)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-        raise DataError(f"the column {name} of {path} cannot be read ({str(error)[:200]}).") from error
-
-
-def _values(table: Any, path: Path, name: str, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:  # noqa: ANN401
-    column = _column(table, path, name).take(places)
-    kind = str(column.type)
-    if kind.startswith("timestamp"):
-        return np.asarray(column.cast("timestamp[us]").to_numpy(zero_copy_only=False)).astype("datetime64[us]")
-    values = np.asarray(column.to_numpy(zero_copy_only=False))
-    if kind.startswith(("int", "uint")) and column.null_count == 0:
-        return values.astype(np.int64)
-    if kind.startswith(("int", "uint", "float", "double", "halffloat")):
+    if values.dtype.kind == "f":
         return values.astype(np.float64)
     texts = np.array(["" if value is None else str(value) for value in values], dtype=str)
     return _instants(texts) if name in _NAMES["datetime"] else texts
@@ -191,8 +112,3 @@ def _instants(texts: npt.NDArray[np.str_]) -> npt.NDArray[Any]:
         except ValueError:
             continue
     return found
-
-
-def _unit(table: Any, name: str) -> str:  # noqa: ANN401
-    metadata = table.schema_arrow.field(name).metadata or {}
-    return str(metadata.get(b"unit", b"").decode("utf-8", "replace"))

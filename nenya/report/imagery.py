@@ -13,8 +13,8 @@ from torch import Tensor
 
 from nenya.data.augment import VALID, Views
 from nenya.data.images import ImageFile
-from nenya.errors import DataError
-from nenya.latents.store import About
+from nenya.latents.origin import open_own
+from nenya.latents.store import Latents
 from nenya.machine.device import arithmetic, autocast, choose_device, choose_precision
 from nenya.machine.memory import keeping_memory
 from nenya.models import build_model
@@ -62,31 +62,19 @@ class Imagery:
             yield places, self.pixels(rows, places)
 
 
-def open_imagery(path: Path, about: About, rows: Rows) -> Imagery:
+def open_imagery(path: Path, latents: Latents) -> Imagery:
     """Open the cutouts of some latents.
 
     Args:
         path: Their file.
-        about: What the latents tell of themselves.
-        rows: Rows of the latents.
+        latents: The latents.
 
     Raises:
         DataError: It cannot be read, or holds other cutouts.
         OptionError: The latents' options cannot be used.
     """
-    opt = Params.from_dict(dict(about.options))
-    images = {}
-    for key, count in zip(rows.keys, rows.counts, strict=True):
-        images[key] = ImageFile(
-            path, key, axes=opt.axes, missing=opt.missing, scale=opt.scale, max_nodata=opt.max_nodata,
-            cache_mb=opt.cache_mb,
-        )  # fmt: skip
-        if len(images[key]) != count:
-            raise DataError(
-                f"{path} has {len(images[key])} cutouts {key!r}, the latents {count} rows: they are of other cutouts. "
-                "Give the file that they were made from with --cutouts."
-            )
-    return Imagery(path, opt, images)
+    opt = Params.from_dict(dict(latents.about.options))
+    return Imagery(path, opt, {key: open_own(latents, path, key, opt) for key in latents.keys})
 
 
 def encode_untrained(imagery: Imagery, rows: Rows, space: str) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ from nenya.data import table as cutout_table
 from nenya.errors import CheckpointError, DataError, OptionError
 from nenya.evaluation.baselines import PixelComponents, image_statistics
 from nenya.evaluation.health import Health
+from nenya.latents.origin import find_model, model_places
+from nenya.models.checkpoints import checkpoint_digest, checkpoints
 from nenya.models.reading import load_model
 from nenya.report import findings, measures
 from nenya.report.columns import Joined, join, require_same_origin
@@ -140,7 +141,7 @@ def evaluate(paths: Sequence[Path], settings: Settings) -> Evaluation:
     _require_models(subjects, settings)
     rows = choose_rows(subjects, settings.sample)
     require_rows(settings.neighbours, len(rows) - 1)
-    imagery = _imagery(subjects[0], rows, settings, told)
+    imagery = _imagery(subjects[0], settings, told)
     table = _table(subjects[0], rows, imagery, settings, told)
     blocks = find_blocks(rows, table)
     labels = None if settings.labels is None else read_labels(settings.labels, rows, table, imagery)
@@ -196,7 +197,7 @@ def _named(targets: Sequence[Target]) -> str:
     return ", ".join(target.name for target in targets)
 
 
-def _imagery(subject: Subject, rows: Rows, settings: Settings, told: _Told) -> Imagery | None:
+def _imagery(subject: Subject, settings: Settings, told: _Told) -> Imagery | None:
     about = subject.latents.about
     path = settings.cutouts or Path(about.cutouts)
     if settings.cutouts is None and not path.is_file():
@@ -205,7 +206,7 @@ def _imagery(subject: Subject, rows: Rows, settings: Settings, told: _Told) -> I
             "it with --cutouts."
         )
         return None
-    return open_imagery(path, about, rows)
+    return open_imagery(path, subject.latents)
 
 
 def _table(subject: Subject, rows: Rows, imagery: Imagery | None, settings: Settings, told: _Told) -> Joined | None:
@@ -250,33 +251,25 @@ def _health(subject: Subject, rows: Rows, imagery: Imagery | None, settings: Set
 
 def _checkpoint(subject: Subject, settings: Settings, told: _Told) -> Path | None:
     """The checkpoint that made the latents."""
-    about = subject.latents.about
-    for path in (*settings.models, Path(about.model), subject.latents.path.parent / Path(about.model).name):
-        if path.is_file() and _digest(path) == about.model_digest:
-            return path
-    told.notes.append(
-        f"{subject.name}: view retrieval and alignment are not measured: the checkpoint {about.model} that made them "
-        "is not there, or has changed; give it with --model."
-    )
-    return None
+    found = find_model(subject.latents, [*settings.models, *model_places(subject.latents)])
+    if found is None:
+        told.notes.append(
+            f"{subject.name}: view retrieval and alignment are not measured: the checkpoint "
+            f"{subject.latents.about.model} that made them is not there, or has changed; give it with --model."
+        )
+    return found
 
 
 def _require_models(subjects: Sequence[Subject], settings: Settings) -> None:
     """Refuse checkpoints that made none of the latents."""
     for path in settings.models:
-        if not path.is_file():
+        files = [file for file in (checkpoints(path) if path.is_dir() else [path]) if file.is_file()]
+        if not files:
             raise CheckpointError(f"no checkpoint at {path.absolute()}: check --model.")
-        if _digest(path) not in {subject.latents.about.model_digest for subject in subjects}:
+        digests = {subject.latents.about.model_digest for subject in subjects}
+        if digests.isdisjoint(map(checkpoint_digest, files)):
             names = ", ".join(subject.latents.about.model for subject in subjects)
             raise CheckpointError(f"{path} is not the checkpoint that made the latents; expected {names}.")
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _baselines(

@@ -1,8 +1,4 @@
-"""What the cutout table tells of the rows of a file of latents.
-
-Tables of other origin are read too: what they have to tell is which row is which cutout, by `pp_type` (1 and 0, or the
-names train and valid) and `pp_idx`, or by these names with ``ulmo_`` before them, as the historical code wrote them.
-"""
+"""What the cutout table tells of the rows of a file of latents."""
 
 from __future__ import annotations
 
@@ -15,14 +11,11 @@ import numpy.typing as npt
 
 from nenya.data import table
 from nenya.errors import DataError, OptionError
+from nenya.latents.table import rows_in_table
 from nenya.search.vectors import Rows, Vectors
 from nenya.search.where import Condition, parse
 from nenya.sphere import unit_vectors
 
-#: pp_type of the keys, where it is a number.
-_SIDES = {"train": 1, "valid": 0}
-#: Columns that tell which row is which cutout.
-_WHICH = (("pp_type", "pp_idx"), ("ulmo_pp_type", "ulmo_pp_idx"))
 #: Columns that tell the time; of texts, ISO 8601, UTC.
 _TIMES = ("datetime", "time")
 #: The column that conditions have beside those of the table.
@@ -121,30 +114,8 @@ class Facts:
     def _rows_of_table(self) -> Rows:
         """For each of the latents its row of the table."""
         latents = self._vectors.latents
-        which = next((pair for pair in _WHICH if set(pair) <= set(self.names)), None)
-        if which is None:
-            raise DataError(
-                f"{self.path} does not tell which row is which cutout: it has no columns pp_type and pp_idx."
-            )
-        sides, places = table.columns(self.path, which).values()
-        parts = []
-        for key in latents.keys:
-            rows = np.flatnonzero(_of_side(sides, key))
-            count = latents.num_rows(key)
-            if len(rows) != count or not np.array_equal(np.sort(places[rows]), np.arange(count)):
-                raise DataError(
-                    f"{self.path} belongs to other cutouts: it has {len(rows)} rows for {key}, and {latents.path} has "
-                    f"{count}. Give the table that was made together with the cutouts."
-                )
-            parts.append(rows[np.argsort(places[rows])])
-        return np.concatenate(parts).astype(np.int64)
-
-
-def _of_side(sides: npt.NDArray[Any], key: str) -> npt.NDArray[np.bool_]:
-    """Which rows are of a key."""
-    if sides.dtype.kind in "fiub":
-        return np.asarray(sides == _SIDES[key]) if key in _SIDES else np.zeros(len(sides), bool)
-    return np.array([side == key for side in sides], bool)
+        counts = {key: latents.num_rows(key) for key in latents.keys}
+        return np.concatenate(list(rows_in_table(self.path, counts, latents.about).values()))
 
 
 def _as_times(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

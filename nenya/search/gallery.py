@@ -15,10 +15,11 @@ from nenya.console import silent
 from nenya.data.hdf5 import find_dataset, looking_into
 from nenya.data.images import ImageFile
 from nenya.drawing import picture
-from nenya.errors import DataError, OptionError
+from nenya.errors import OptionError
+from nenya.latents.origin import open_own
 from nenya.params import Params
 from nenya.search.facts import Facts
-from nenya.search.queries import Query, open_cutouts
+from nenya.search.queries import Query
 from nenya.search.searcher import Answer
 from nenya.search.vectors import Vectors
 
@@ -66,15 +67,9 @@ class Pixels:
             self._opt = Params.from_dict(dict(about.options))
         self._files: dict[str, ImageFile] = {}
         for key in vectors.latents.keys:
-            images = open_cutouts(path, key, self._opt)
-            if len(images) != vectors.latents.num_rows(key):
-                raise DataError(
-                    f"{path} has {len(images)} cutouts of {key!r}, and {vectors.latents.path} has "
-                    f"{vectors.latents.num_rows(key)}: it has other cutouts than the latents are of."
-                )
-            self._files[key] = images
+            self._files[key] = open_own(vectors.latents, path, key, self._opt)
         with looking_into(path) as file:
-            units = {str(find_dataset(file, key, path).attrs.get("units", "")) for key in self._files}
+            units = {str(find_dataset(file, one.key, path).attrs.get("units", "")) for one in self._files.values()}
         self.unit = units.pop() if len(units) == 1 and self._opt.scale == 1 else ""
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -14,23 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nenya.console import silent
 from nenya.data.augment import Views
 from nenya.data.hdf5 import dataset_names, has_dataset, listed
 from nenya.data.images import ImageFile
 from nenya.data.pixels import Packing, travelling_type
 from nenya.errors import CheckpointError, DataError, OptionError
-from nenya.machine.device import arithmetic, autocast, choose_device, choose_precision
-from nenya.machine.memory import keeping_memory
-from nenya.models.inference import evaluating
-from nenya.models.reading import load_model
-from nenya.models.resnet_big import STEM_CHANNELS, SupConResNet
-from nenya.params import Params
+from nenya.latents.encode import encode_blocks, encoding
+from nenya.latents.origin import are_own, find_model, model_places
+from nenya.latents.trained import Trained
+from nenya.machine.device import choose_device
 from nenya.search.exact import unit
 from nenya.search.vectors import Float, Vectors
-
-_LAST = "last.pth"  # of a model folder
-_AT_ONCE = 128  # cutouts that are encoded together
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,7 @@ class Encoder:
         model: The checkpoint or the model folder; None for the one that the latents name, where it still is there.
 
     Attributes:
-        opt: The options that it was trained with.
+        trained: The model, with the options that it was trained with.
 
     Raises:
         CheckpointError: There is none, or it is another than the one that made the latents.
@@ -88,16 +81,8 @@ class Encoder:
 
     def __init__(self, vectors: Vectors, model: str | os.PathLike[str] | None = None) -> None:
         self._vectors = vectors
-        about = vectors.latents.about
-        path = _find_model(Path(model) if model is not None else None, vectors)
-        self._model, options = load_model(path)
-        with silent():  # options without effect have been told when it was trained
-            self.opt = Params.from_dict(options)
-        self._device = choose_device(self.opt.cuda_use)
-        self._model.to(self._device)
-        self._symmetric = about.views == 8
-        stem = self._model.state_dict()["encoder.conv1.weight"].shape[1]
-        self._channels = (1, STEM_CHANNELS) if stem == STEM_CHANNELS else (stem,)
+        self.trained = Trained.load(_find_model(Path(model) if model is not None else None, vectors))
+        self.trained.move_to(choose_device(self.trained.opt.cuda_use))
 
     def of_arrays(self, path: str | os.PathLike[str]) -> list[Query]:
         """Queries of a ``.npy`` file: a cutout [H, W] or [C, H, W], or several [B, C, H, W].
@@ -110,7 +95,7 @@ class Encoder:
         """
         stored = _load(Path(path))
         if stored.ndim == 3:
-            several = stored.shape[0] not in self._channels and 1 in self._channels
+            several = stored.shape[0] not in self.trained.channels and 1 in self.trained.channels
             stored = stored[:, None] if several else stored[None]
         elif stored.ndim == 2:
             stored = stored[None, None]
@@ -120,47 +105,53 @@ class Encoder:
             )
         name = Path(path).name
         names = [name] if len(stored) == 1 else [f"{name}[{number}]" for number in range(len(stored))]
-        packing = Packing.of(stored.dtype, tuple(map(float, self.opt.missing)), 1.0, 0.0, self.opt.scale)
-        travelling = torch.from_numpy(np.ascontiguousarray(stored, travelling_type(stored.dtype)))
-        missing = packing.missing(travelling)
-        if missing is not None:
-            _require_pixels(missing.numpy(), self.opt.max_nodata, names)
-        pixels: npt.NDArray[np.float32] = packing.to_float(travelling).numpy()
-        return [
-            Query(one, vector, pixels=cutout)
-            for one, vector, cutout in zip(names, self._encode(pixels, str(path)), pixels, strict=True)
-        ]
+        opt = self.trained.opt
+        packing = Packing.of(stored.dtype, tuple(map(float, opt.missing)), 1.0, 0.0, opt.scale)
+        travelling = np.ascontiguousarray(stored, travelling_type(stored.dtype))
+        vectors, pixels = self._encode(travelling, packing, f"{path}: its cutouts", names)
+        return [Query(one, vector, pixels=cutout) for one, vector, cutout in zip(names, vectors, pixels, strict=True)]
 
     def of_file(self, place: str) -> Query:
         """The query of a cutout in a file: ``cutouts.h5:17`` or ``cutouts.h5:valid:17``.
 
-        Without a key, it is the training set's as the checkpoint names it, else the only dataset of cutouts.
+        Without a key, it is the training set's as the checkpoint names it, else the only dataset of cutouts. A cutout
+        of those that the latents are of is known as its row, wherever the file is now; one of other files is not.
 
         Raises:
             OptionError: It names no row.
-            DataError: There is none, or it cannot be used.
+            DataError: There is none, or it cannot be used; the file has the name of the one that the latents are of,
+                but other cutouts.
         """
         path, key, row = _place(place)
         if key is None:
             key = self._key_of(path)
-        images = open_cutouts(path, key, self.opt)
+        images = self.trained.open(path, key)
         if row >= len(images):
             raise OptionError(f"{path} has no row {row} of {key}: its rows are 0 to {len(images) - 1}.")
-        stored = torch.from_numpy(images.read_stored(np.array([row])))
-        missing = images.packing.missing(stored)
-        if missing is not None:
-            _require_pixels(missing.numpy(), self.opt.max_nodata, [f"{path}:{key}:{row}"])
-        pixels: npt.NDArray[np.float32] = images.to_float(stored).numpy()
-        own = -1
-        latents = self._vectors.latents
-        same = key in latents.keys and len(images) == latents.num_rows(key)
-        if same and _same_file(path, Path(latents.about.cutouts)):
-            own = self._vectors.number(key, row)
-        return Query(f"{path.name}:{key}:{row}", self._encode(pixels, str(path))[0], own, pixels[0])
+        own = self._row_of(path, images, key, row)
+        name = f"{path.name}:{key}:{row}"
+        what = f"{path}: the cutouts of {key!r}"
+        vectors, pixels = self._encode(images.read_stored(np.array([row])), images.packing, what, [name])
+        return Query(name, vectors[0], own, pixels[0])
+
+    def _row_of(self, path: Path, images: ImageFile, key: str, row: int) -> int:
+        """The row of the latents that a cutout of a file is; -1 where it is none."""
+        latents, of = self._vectors.latents, key.strip("/").replace("/", "_")
+        if of not in latents.keys:
+            return -1
+        same_file = _same_file(path, Path(latents.about.cutouts))
+        if are_own(latents, images, of) and (same_file or of in latents.about.cutouts_digest):
+            return self._vectors.number(of, row)
+        if same_file:
+            raise DataError(
+                f"{path} has other cutouts of {key!r} than when {latents.path} was made of it: make the latents anew "
+                "with `nenya latents`, or bring the file back."
+            )
+        return -1
 
     def _key_of(self, path: Path) -> str:
-        if has_dataset(path, self.opt.train_key):
-            return self.opt.train_key
+        if has_dataset(path, self.trained.opt.train_key):
+            return self.trained.opt.train_key
         there = [name for name, shape in dataset_names(path).items() if len(shape) in (3, 4)]
         if len(there) == 1:
             return there[0]
@@ -169,48 +160,23 @@ class Encoder:
             f"{path.name}:valid:17."
         )
 
-    def _encode(self, pixels: npt.NDArray[np.float32], origin: str) -> Float:
-        """Latents of length 1 [B, D] of cutouts [B, C, H, W], gaps filled."""
-        if pixels.shape[1] not in self._channels:
-            raise DataError(
-                f"{origin} has cutouts of {pixels.shape[1]} channels; the model takes "
-                f"{' or '.join(map(str, self._channels))}."
-            )
-        views = Views.from_options(self.opt, *pixels.shape[2:])
-        dtype = choose_precision(self.opt.precision, self._device)
-        parts = []
-        with (
-            arithmetic(self.opt.precision, self._device), keeping_memory(self._device), evaluating(self._model),
-            autocast(dtype, self._device),
-        ):  # fmt: skip
-            for start in range(0, len(pixels), _AT_ONCE):
-                plain = views.plain(torch.from_numpy(pixels[start : start + _AT_ONCE]).to(self._device))
-                turned = _symmetric(plain) if self._symmetric else [plain]
-                latents = [_latents(self._model, view, self._vectors.space) for view in turned]
-                parts.append(torch.stack(latents).mean(dim=0).cpu())
-        return unit(torch.cat(parts).numpy())
-
-
-def open_cutouts(path: Path, key: str, opt: Params) -> ImageFile:
-    """Open cutouts as the training did.
-
-    Raises:
-        DataError: They cannot be used.
-    """
-    return ImageFile(
-        path, key, axes=opt.axes, missing=opt.missing, scale=opt.scale, max_nodata=opt.max_nodata,
-        cache_mb=0 if opt.axes is None or opt.axes.startswith("N") else opt.cache_mb,
-    )  # fmt: skip
-
-
-def _latents(model: SupConResNet, views: torch.Tensor, space: str) -> torch.Tensor:
-    h = model.encode(views.contiguous(memory_format=torch.channels_last))
-    return (model.project(h) if space == "z" else h).float()
-
-
-def _symmetric(images: torch.Tensor) -> list[torch.Tensor]:
-    """The eight flips and quarter turns."""
-    return [torch.rot90(side, turns, (-2, -1)) for side in (images, images.flip(-1)) for turns in range(4)]
+    def _encode(
+        self, stored: npt.NDArray[Any], packing: Packing, what: str, names: Sequence[str]
+    ) -> tuple[Float, npt.NDArray[np.float32]]:
+        """Latents of length 1 [B, D] of stored pixels [B, C, H, W], and the pixels, gaps filled."""
+        trained, about = self.trained, self._vectors.latents.about
+        trained.require_shape(stored.shape[1:], what)
+        travelling = torch.from_numpy(stored)
+        missing = packing.missing(travelling)
+        if missing is not None:
+            _require_pixels(missing.numpy(), trained.opt.max_nodata, names)
+        views = Views.from_options(trained.opt, *stored.shape[2:])
+        space = self._vectors.space
+        encoder = trained.encoder(packing.to_float, views, (space,), about.views)
+        blocks = [(None, stored[start : start + encoder.size]) for start in range(0, len(stored), encoder.size)]
+        with encoding(trained.model, encoder.precision, encoder.device) as threads:
+            latents = [found[space] for _, found in encode_blocks(encoder, blocks, threads)]
+        return unit(np.concatenate(latents)), packing.to_float(travelling).numpy()
 
 
 def _find_model(given: Path | None, vectors: Vectors) -> Path:
@@ -219,25 +185,19 @@ def _find_model(given: Path | None, vectors: Vectors) -> Path:
     Raises:
         CheckpointError: It is not there, or another.
     """
-    about, latents = vectors.latents.about, vectors.latents.path
-    named = Path(about.model)
-    candidates = [given] if given is not None else [named, latents.with_name(named.name)]
-    folder = about.options.get("model_folder")
-    if given is None and isinstance(folder, str) and folder:
-        candidates.append(Path(folder) / named.name)
-    files = [path / _LAST if path.is_dir() else path for path in candidates]
-    there = [path for path in files if path.is_file()]
+    latents = vectors.latents
+    places = [given] if given is not None else model_places(latents)
+    there = [path for path in places if path.exists()]
     if not there:
         advice = "give it with --model" if given is None else "check --model"
-        raise CheckpointError(f"the model of {latents} is not at {' or '.join(map(str, files))}: {advice}.")
-    for path in there:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == about.model_digest:
-                return path
-    raise CheckpointError(
-        f"{there[0]} is not the model that made {latents} (its digest differs): latents of two models do not compare. "
-        "Give that model with --model, or make the latents anew with `nenya latents`."
-    )
+        raise CheckpointError(f"the model of {latents.path} is not at {' or '.join(map(str, places))}: {advice}.")
+    found = find_model(latents, there)
+    if found is None:
+        raise CheckpointError(
+            f"{there[0]} is not the model that made {latents.path} (its digest differs): latents of two models do not "
+            "compare. Give that model with --model, or make the latents anew with `nenya latents`."
+        )
+    return found
 
 
 def _load(path: Path) -> npt.NDArray[Any]:

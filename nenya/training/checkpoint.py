@@ -16,16 +16,14 @@ from torch.optim import Optimizer
 import nenya
 from nenya.errors import CheckpointError, NenyaError
 from nenya.files import atomic_write
+from nenya.models.checkpoints import EPOCH_FILE, LAST, PREVIOUS, checkpoints
 from nenya.models.reading import bare_name, bare_names, reason, shown, unsound_weights
 from nenya.models.reading import load_model as load_model
 from nenya.models.reading import read_checkpoint as read_checkpoint
 from nenya.params import Params
-from nenya.training.contents import EPOCH_FILE, groups_of, momentum_buffers, require_run
+from nenya.training.contents import groups_of, momentum_buffers, require_run
 
 logger = logging.getLogger(__name__)
-
-LAST = "last.pth"
-PREVIOUS = "previous.pth"  # what `LAST` was before it was replaced, should the disk damage the newer one
 
 
 def epoch_file(folder: str | os.PathLike[str], epoch: int) -> Path:
@@ -274,11 +272,3 @@ def epoch_of(path: Path) -> int:
     """The epoch that a checkpoint's name tells; 0 where it tells none."""
     match = EPOCH_FILE.fullmatch(path.name)
     return int(match[1]) if match else 0
-
-
-def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
-    """What has the name of a checkpoint in a model folder: `LAST`, `PREVIOUS`, then single epochs, newest first."""
-    path = Path(folder)
-    numbered = [(int(match[1]), file) for file in path.glob("*.pth") if (match := EPOCH_FILE.fullmatch(file.name))]
-    last = [path / name for name in (LAST, PREVIOUS) if os.path.lexists(path / name)]
-    return last + [file for _, file in sorted(numbered, reverse=True)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +11,9 @@ import torch
 from torch import Tensor
 
 from nenya.errors import CheckpointError
+from nenya.models.checkpoints import EPOCH_FILE
 from nenya.models.reading import shown
 
-#: Name of a checkpoint that is kept of an epoch.
-EPOCH_FILE = re.compile(r"ckpt_epoch_([0-9]{1,9})\.pth")
 _MOST_OPTION_VALUES = 10_000
 
 

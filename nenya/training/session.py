@@ -21,6 +21,7 @@ from nenya.data.loaders import ViewLoader
 from nenya.data.table import Beside
 from nenya.errors import CheckpointError, DataError, NenyaError, NonFiniteLossError, OptionError
 from nenya.files import finish_setting_aside, set_aside, sole_writer, sweep
+from nenya.models.checkpoints import LAST, PREVIOUS, checkpoints
 from nenya.models.reading import read_checkpoint, shown
 from nenya.models.resnet_big import SupConResNet
 from nenya.options import DERIVED, HARMLESS, Options, Outputs
@@ -29,9 +30,6 @@ from nenya.params import Params
 from nenya.training import curves as curves_module
 from nenya.training import events
 from nenya.training.checkpoint import (
-    LAST,
-    PREVIOUS,
-    checkpoints,
     drop_old_epochs,
     epoch_file,
     epoch_of,

@@ -479,7 +479,7 @@ def test_datasets_are_named_in_messages(model, file, tmp_path):
 
 
 def test_models_that_cannot_be_used_are_named(file, tmp_path, opt):
-    with pytest.raises(CheckpointError, match=r"has no last\.pth"):
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint \(last\.pth"):
         write_latents(tmp_path, file, tmp_path / "l.h5")
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         write_latents(tmp_path / "m.pth", file, tmp_path / "l.h5")

@@ -34,6 +34,7 @@ NUMBERS = np.concatenate((np.arange(12), np.arange(4)))
         {"pp_type": np.repeat([1, 0], [12, 4]), "pp_idx": NUMBERS},
         {"ulmo_pp_type": np.repeat([1, 0], [12, 4]), "ulmo_pp_idx": NUMBERS},
         {"pp_type": np.repeat(["train", "valid"], [12, 4]), "pp_idx": NUMBERS},
+        {"pp_type": np.repeat([1.0, 0.0], [12, 4]), "pp_idx": NUMBERS.astype(float)},
     ],
 )
 def test_rows_are_found_by_their_numbers(opened, tmp_path, names):

@@ -7,6 +7,9 @@ import pyarrow.parquet
 import pytest
 
 from nenya.cli import main
+from nenya.data.images import ImageFile
+from nenya.latents.origin import cutouts_digest
+from nenya.report.run import Settings, evaluate
 
 
 @pytest.fixture
@@ -134,7 +137,21 @@ def test_cutouts_that_are_others(refused, latents, tmp_path):
             np.random.default_rng(0).random((31, 4, 4)),
             np.random.default_rng(0).random((10, 4, 4)),
         )
-    assert "31 cutouts 'train', the latents 30 rows" in refused(latents, "--cutouts", tmp_path / "c.h5")
+    assert "31 cutouts of 'train'" in refused(latents, "--cutouts", tmp_path / "c.h5")
+
+
+def test_cutouts_of_the_same_number_that_are_others(refused, write_latents, tmp_path, rows):
+    for name, seed in (("own", 0), ("other", 1)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["train"], file["valid"] = np.random.default_rng(seed).random((30, 4, 4)), np.ones((10, 4, 4))
+    digests = {key: cutouts_digest(ImageFile(tmp_path / "own.h5", key)) for key in ("train", "valid")}
+    about = {"cutouts_digest": digests, "cutouts": str(tmp_path / "own.h5")}
+    latents = write_latents(tmp_path / "l.h5", rows[:30], rows[30:], about=about)
+    message = refused(latents, "--cutouts", tmp_path / "other.h5")
+    assert "other.h5 has as many cutouts of 'train'" in message
+    assert "not those that the latents are of" in message
+    found = evaluate([latents], Settings(cutouts=tmp_path / "own.h5", encode=False))
+    assert found.imagery is not None
 
 
 def test_labels_that_are_missing(refused, latents, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -16,6 +17,7 @@ from nenya.data import table
 from nenya.data.images import ImageFile
 from nenya.errors import DataError, OptionError
 from nenya.latents.encode import encode_cutouts
+from nenya.latents.origin import cutouts_digest
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
 from nenya.search.queries import Encoder
@@ -270,6 +272,29 @@ def test_a_cutout_of_the_file_is_its_own_row_and_left_out(nenya, model, tmp_path
         np.testing.assert_allclose(*([one["similarity"] for one in rows] for rows in answers), atol=1e-5)
 
 
+def test_cutouts_are_known_by_their_pixels_not_by_the_name_of_their_file(nenya, model, tmp_path):
+    """The latents remember a fingerprint: a copy is the same cutouts, other ones of the same number are refused."""
+    about = Searcher(model).vectors.latents.about
+    digests = {key: cutouts_digest(ImageFile(tmp_path / "cutouts.h5", key)) for key in ("train", "valid")}
+    told = dataclasses.replace(about, cutouts_digest=digests)
+    with h5py.File(model) as file:
+        knowing = write_latents(tmp_path / "knowing.h5", file["train"][:], file["valid"][:], about=told)
+    shutil.copy(tmp_path / "cutouts.h5", tmp_path / "copy.h5")
+    shutil.copy(tmp_path / "cutouts.h5", tmp_path / "other.h5")
+    with h5py.File(tmp_path / "other.h5", "r+") as file:
+        file["valid"][4] += 1
+    searcher = Searcher(knowing)
+    encoder = searcher.encoder()
+    owns = {name: encoder.of_file(f"{tmp_path / name}:valid:4").own for name in ("cutouts.h5", "copy.h5", "other.h5")}
+    assert owns == {"cutouts.h5": 24, "copy.h5": 24, "other.h5": -1}
+    asked = (knowing, "--row", "valid:4", "-k", 3, "--picture", tmp_path / "p.png")
+    refused(nenya(*asked, "--cutouts", tmp_path / "other.h5"), "other.h5 has as many cutouts of 'valid'", "not those")
+    assert not (tmp_path / "p.png").exists()
+    shutil.copy(tmp_path / "other.h5", tmp_path / "cutouts.h5")
+    refused(nenya(knowing, "--image", f"{tmp_path}/cutouts.h5:valid:4"), "cutouts.h5 has other cutouts of 'valid' than")
+    assert encoder.of_file(f"{tmp_path}/cutouts.h5:train:4").own == 4
+
+
 def test_a_cutout_of_ones_own_is_encoded_as_the_training_did(nenya, model, tmp_path):
     with h5py.File(tmp_path / "cutouts.h5") as file:
         pixels = file["valid"][:4]
@@ -491,7 +516,7 @@ def test_a_table_that_does_not_tell_which_row_is_which(nenya, files, tmp_path):
     write_latents(files, latents_of()[:TRAIN], latents_of()[TRAIN:], about=dataclasses.replace(ABOUT, table={}))
     path = tmp_path / "other.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"lat": np.zeros(90)}), path)
-    refused(nenya(files, "--row", 7, "--table", path), "no columns pp_type and pp_idx")
+    refused(nenya(files, "--row", 7, "--table", path), "no column pp_type and pp_idx")
     rows = np.concatenate([np.arange(TRAIN), np.arange(VALID)])
     sides = np.repeat([1, 0], [TRAIN, VALID])
     pyarrow.parquet.write_table(pyarrow.table({"pp_idx": rows, "pp_type": sides}), path)
