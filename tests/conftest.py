@@ -30,7 +30,8 @@ hypothesis.settings.load_profile("nenya")
 SLOW = (
     "faults", "demo", "test_benchmarks.py", "test_cli.py", "test_docs.py", "test_drawing.py", "test_examples.py",
     "test_launch.py", "test_packaging.py", "test_parallel.py", "test_rendezvous.py", "test_resume.py", "test_stdout.py",
-    "test_train.py", "data/test_bounds.py", "data/test_sources.py", "export", "granules/test_command.py",
+    "test_train.py", "test_whole_way.py", "data/test_bounds.py", "data/test_sources.py", "export",
+    "granules/test_command.py",
     "granules/test_cutouts_page.py", "granules/test_leaks.py", "granules/test_real_granules.py", "granules/test_run.py",
     "latents/test_latents_command.py", "latents/test_write_latents.py", "report", "search/test_index.py",
     "search/test_search.py", "training/test_curves.py",

@@ -41,7 +41,7 @@ NUM_TRAIN, NUM_VALID = 2304, 256
 SEED = 0
 NEIGHBOURS = 5
 #: Evaluation takes seconds so.
-SAMPLE, VIEWS = 500, 128
+SAMPLE, VIEWS = 300, 64
 
 OPTIONS: dict[str, Any] = {
     "images_file": "ocean.h5",

@@ -6,6 +6,8 @@ chosen within the rows that it is fitted to, never by those that are tested.
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nenya.evaluation.neighbours import Metric, nearest_neighbours
+from nenya.machine.threads import one_thread
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -22,6 +25,8 @@ RIDGE_PENALTIES = (1e5, 1e4, 1e3, 1e2, 1e1, 1.0, 0.1)
 LOGISTIC_PENALTIES = (1e4, 1e2, 1.0)
 #: Where too few folds are left to choose.
 USUAL_PENALTY = 1e2
+
+_SMALL = 2**20  # numbers in a matrix that one thread multiplies
 
 
 def standardised(fitted: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,7 +106,8 @@ def logistic(
         weights.grad = slope
         return -(own * log_share).sum() / len(x) + penalty / (2 * len(x)) * weights[:-1].square().sum()
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    with one_thread() if x.numel() <= _SMALL else contextlib.nullcontext():
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
     return weights
 
 

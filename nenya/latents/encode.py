@@ -25,6 +25,7 @@ from nenya.data.augment import Views
 from nenya.data.cutouts import Cutouts
 from nenya.machine.device import arithmetic, autocast, choose_precision
 from nenya.machine.memory import keeping_memory
+from nenya.machine.threads import one_thread
 from nenya.models.inference import evaluating
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
@@ -120,22 +121,10 @@ def encoding(model: SupConResNet, precision: str, device: torch.device) -> Itera
         arithmetic(precision, device, repeatable=True),
         keeping_memory(device),
         evaluating(model),
-        _one_thread_each(device),
+        one_thread() if on_cpu else contextlib.nullcontext(),
         ThreadPoolExecutor(workers, "nenya-encode", prepare) as threads,
     ):
         yield threads
-
-
-@contextlib.contextmanager
-def _one_thread_each(device: torch.device) -> Iterator[None]:
-    """Let torch compute each operation with one thread, on a processor."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def encode_blocks(

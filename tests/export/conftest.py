@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from nenya.models import assemble_model
+from nenya.models import assemble_model, resnet_big
 from nenya.params import Params
 from nenya.training.checkpoint import write_checkpoint
 from nenya.training.optim import set_optimizer
@@ -31,6 +31,13 @@ def trained(name="resnet18", head="mlp", channels=1, seed=4):
         for _ in range(3):
             model(torch.randn(8, channels, 8, 8))
     return model.eval()
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """One block in each stage: the same operations, of which torch's exporter needs long for each."""
+    kinds = {name: (block, (1, 1, 1, 1)) for name, (block, _) in resnet_big._ARCHITECTURES.items()}
+    monkeypatch.setattr(resnet_big, "_ARCHITECTURES", kinds)
 
 
 @pytest.fixture

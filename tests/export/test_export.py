@@ -169,7 +169,7 @@ def test_a_card_without_licence_says_that_none_is_stated(checkpoint, tmp_path):
     assert "None is stated" in card
 
 
-def test_the_python_of_the_card_runs(checkpoint, cutout_file, tmp_path, monkeypatch):
+def test_the_python_of_the_card_runs(shallow, checkpoint, cutout_file, tmp_path, monkeypatch):
     cutout_file()
     done = export_model(checkpoint(random_jitter=[2, 1])[1], tmp_path / "out", onnx=True)
     monkeypatch.chdir(done.folder)

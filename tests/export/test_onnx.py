@@ -33,7 +33,7 @@ KINDS = {
 
 
 @pytest.fixture
-def exported(request, checkpoint, cutout_file, tmp_path):
+def exported(request, shallow, checkpoint, cutout_file, tmp_path):
     """Export one of `KINDS`; the checkpoint and what was written."""
     name, head, channels, size, options = KINDS[request.param]
     cutout_file((20, channels, *size))
@@ -76,7 +76,7 @@ def test_latents_are_those_of_nenya_for_any_batch(exported, tmp_path):
 
 
 @pytest.mark.parametrize("told", ["file", "shape"])
-def test_a_historical_checkpoint_of_a_resnet50(narrow, tmp_path, caplog, told):
+def test_a_historical_checkpoint_of_a_resnet50(narrow, shallow, tmp_path, caplog, told):
     """Its options are an object, its names have `module.`, and it does not tell the shape of its cutouts."""
     model = trained("resnet50", channels=3)
     weights = {name.replace("encoder.", "encoder.module."): value for name, value in model.state_dict().items()}

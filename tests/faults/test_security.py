@@ -26,7 +26,7 @@ FORBIDDEN = {
     "time.time", "time.time_ns", "datetime.now", "datetime.datetime.now", "datetime.utcnow", "datetime.date.today",
 }  # fmt: skip
 
-#: What one file may do, and why: the launcher starts this very program, processes look for the first of their run, and an
+#: What one file may do, and why: the launcher starts this very program, processes look for the first of their run, an
 #: index compares the times of the latents' file, which are those of the clock on the wall, with when it was made.
 ALLOWED = {
     "launch.py": {"subprocess.Popen"}, "rendezvous.py": {"socket.create_connection"}, "index.py": {"time.time_ns"},

@@ -1,18 +1,21 @@
 """The command: what is typed, its mistakes, several processes."""
 
+import functools
+import itertools
+import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 from nenya import cli, launch
 from nenya.latents import encode
+from nenya.latents import run as run_module
 from nenya.latents.plan import Wanted
 from nenya.latents.run import write_latents
+from nenya.latents.unfinished import Unfinished
 from nenya.place import RENDEZVOUS_FILE
+from tests.faults.harness import in_children
 from tests.latents.making import write_cutouts, write_model
 
 
@@ -73,38 +76,37 @@ def test_several_processes_get_what_was_typed(made, monkeypatch):
     ]  # fmt: skip
 
 
-def start(*arguments, **environment):
-    narrow = (
-        "import nenya.models.resnet_big as r; r.STAGE_WIDTHS = (8, 16, 32, 64); "
-        "from nenya.latents import encode, run; encode._MOST_ROWS = {'cpu': 8, 'cuda': 8}; run._ROUND = 1; "
-        "run._SAVE_EVERY = 0.0; from nenya.cli import main; main()"
-    )
-    command = [sys.executable, "-c", narrow, "latents", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
+def in_two_processes(folder, ends_at=None):
+    """As `--nproc 2` does; both end as by a kill once each has recorded so many blocks."""
 
+    def work(rank):
+        os.environ |= {
+            RENDEZVOUS_FILE: str(folder / f"meeting{ends_at}"), "WORLD_SIZE": "2", "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+        }  # fmt: skip
+        run_module._ROUND, run_module._SAVE_EVERY = 1, 0.0
+        save, calls = Unfinished.save, itertools.count(1)
 
-def start_two(folder, *arguments):
-    """As `--nproc 2` does."""
-    meeting = {RENDEZVOUS_FILE: str(folder / f"meeting{len(arguments)}"), "WORLD_SIZE": "2"}
-    return [start(*arguments, **meeting, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+        def ending(self):
+            save(self)
+            if ends_at and next(calls) == ends_at + (rank == 0):  # the first process begins with a record
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Unfinished.save = ending
+        write_latents("m", "c.h5", "l.h5", resume=True)
+
+    return [ended.code for ended in in_children([functools.partial(work, rank) for rank in range(2)], folder)]
 
 
 @pytest.mark.slow
 def test_two_processes_killed_and_started_again_write_the_bytes_of_one(made, tmp_path, cutouts, monkeypatch):
     monkeypatch.setattr(encode, "_MOST_ROWS", {"cpu": 8, "cuda": 8})
-    write_cutouts("c.h5", train=cutouts(3000, 16, 3), valid=cutouts(40, 16, 4))
+    write_cutouts("c.h5", train=cutouts(100, 16, 3), valid=cutouts(40, 16, 4))
     write_latents("m", "c.h5", "one.h5")
-    both = start_two(tmp_path, "m", "c.h5", "--out", "l.h5")
-    deadline = time.monotonic() + 120
-    while not (tmp_path / ".l.h5.unfinished-1.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    for process in both:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert (tmp_path / ".l.h5.unfinished-1.json").exists()
+    assert in_two_processes(tmp_path, ends_at=3) == [-signal.SIGKILL] * 2
+    records = [json.loads((tmp_path / f".l.h5.unfinished-{rank}.json").read_text())["done"] for rank in range(2)]
+    assert all(records)
     assert not (tmp_path / "l.h5").exists()
-    for process in start_two(tmp_path, "m", "c.h5", "--out", "l.h5", "--resume"):
-        told = process.communicate()[1]
-        assert process.returncode == 0, told
+    assert in_two_processes(tmp_path) == [0, 0], [path.read_text() for path in tmp_path.glob("child_*.log")]
     assert (tmp_path / "l.h5").read_bytes() == (tmp_path / "one.h5").read_bytes()
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -21,7 +21,7 @@ from nenya.evaluation.health import view_retrieval
 from nenya.models.reading import load_model
 from nenya.report import inputs, measures, pictures
 from nenya.report.run import Settings, evaluate
-from nenya.train import run
+from tests.latents.making import write_model
 
 TRAIN, VALID, SIDE = 240, 60, 8
 
@@ -234,21 +234,22 @@ def test_a_sample_is_drawn_for_what_is_not_streamed(nenya, world, plain_pictures
 @pytest.mark.parametrize("space", ["h", "z"])
 def test_networks_are_run_beside(nenya, world, plain_pictures, tiny, monkeypatch, space):
     """The untrained network in the same space, and the views of the checkpoint that made the latents."""
-    trained = run(tiny(images_file=str(world.path), epochs=1, feat_dim=16, random_jitter=[2, 1], image_size=8))
-    checkpoint = trained.folder / "last.pth"
+    opt = tiny(images_file=str(world.path), feat_dim=16, random_jitter=[2, 1], image_size=8)
+    checkpoint = write_model(opt, world.folder / "last.pth", shape=(1, SIDE, SIDE))
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     _, options = load_model(checkpoint)
     about = {"model": str(checkpoint), "model_digest": digest, "options": options}
     latents = world.latents("l.h5", world.labels, about=about, space=space)
     seen = []
     monkeypatch.setattr(measures, "encode_views", _spy(measures.encode_views, seen))
-    found = evaluate([latents], Settings(views=50))
+    found = evaluate([latents], Settings(views=50, sample=60))
     (h, _), health = seen[0], found.judged[0].health
     assert (health.retrieval_top1, health.retrieval_top5) == view_retrieval(h[0], h[1])
     assert health.num_samples == 50
     assert "untrained resnet18" in {score.features for score in found.probes.scores}
-    untrained = evaluate([latents], Settings(views=50))
-    assert untrained.probes.scores == found.probes.scores
+    if space == "z":
+        again = evaluate([latents], Settings(views=50, sample=60))
+        assert again.probes.scores == found.probes.scores
 
 
 def _spy(function, seen):
