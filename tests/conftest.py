@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from nenya.cli import main
 from nenya.params import Params
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # torch itself takes no more than there are cores
@@ -58,6 +59,19 @@ def _cutouts(count, size, seed):
         if k or j
     ]
     return (290 + sum(waves))[:, None].astype(np.float32)
+
+
+@pytest.fixture
+def nenya(capsys):
+    """Run a command; return exit code, standard output and standard error."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -16,19 +16,6 @@ from nenya.cli import main
 from nenya.latents.store import Latents
 
 
-@pytest.fixture
-def nenya(capsys):
-    """Run a command; return exit code, standard output and standard error."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return call
-
-
 def files_below(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 

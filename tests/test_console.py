@@ -71,7 +71,8 @@ def test_a_record_of_the_log_is_one_line(log, terminal):
 def test_the_bar_shows_a_title_as_it_is(monkeypatch):
     stream = io.StringIO()
     shown = Console(file=stream, force_terminal=True, width=300, color_system=None)
-    monkeypatch.setattr("nenya.training.progress.console", shown)
+    for room in ("nenya.training.progress", "nenya.progress"):
+        monkeypatch.setattr(f"{room}.console", shown)
     with EpochProgress(HOSTILE, 3) as progress:
         progress.advance(8, 1.5, 0.1)
     assert ESCAPED.replace(":smile:", "") in stream.getvalue().replace(":smile:", "")

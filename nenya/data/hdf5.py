@@ -12,9 +12,10 @@ import h5py
 
 from nenya.data.grids import describe_grid
 from nenya.data.opening import LINK_PREFIX, locate, open_file
-from nenya.errors import DataError
+from nenya.errors import DataError, printable
 
 _MOST_LISTED = 12  # datasets in a message
+_MOST_UNIT = 40  # characters
 _MOST_OBJECTS = 1000  # that are looked at to list them
 _DEEPEST = 32  # groups within groups
 _MOST_LINKS = 16  # that lead from one to the next, as for HDF5 itself, ...
@@ -94,6 +95,17 @@ def looking_into(path: Path) -> Iterator[h5py.File]:
                 f"{path.absolute()}: what is in it cannot be read ({error}). The file is damaged, or of types that "
                 "NumPy has not; copy or make it anew."
             ) from error
+
+
+def unit_of(path: Path, key: str) -> str:
+    """The unit of a dataset's numbers, as its attribute ``units`` tells it; empty where it does not.
+
+    Raises:
+        DataError: The file or the dataset cannot be read.
+    """
+    with looking_into(path) as file:
+        unit = find_dataset(file, key, path).attrs.get("units", "")
+    return printable(unit.decode(errors="replace") if isinstance(unit, bytes) else unit)[:_MOST_UNIT]
 
 
 def find_dataset(file: h5py.File, key: str, path: Path, wanted: str = "cutouts") -> h5py.Dataset:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import nenya
-from nenya.data.hdf5 import find_dataset, looking_into
+from nenya.data.hdf5 import unit_of
 from nenya.data.images import ImageFile
 from nenya.data.loaders import open_images
-from nenya.errors import CheckpointError, DataError, OptionError, printable
+from nenya.errors import CheckpointError, DataError, OptionError
 from nenya.export import agreement, graph
 from nenya.export.agreement import Agreement
 from nenya.export.card import Card, model_card
@@ -202,11 +202,7 @@ def _words(shape: Shape) -> str:
 
 def _unit(images: ImageFile | None) -> str:
     """The unit of the cutouts, as their dataset tells it; empty where it does not."""
-    if images is None:
-        return ""
-    with looking_into(images.path) as file:
-        unit = find_dataset(file, images.key, images.path).attrs.get("units", "")
-    return printable(unit.decode(errors="replace") if isinstance(unit, bytes) else unit)[:40]
+    return "" if images is None else unit_of(images.path, images.key)
 
 
 def _config(

@@ -15,10 +15,10 @@ from nenya.errors import DataError, OptionError
 from nenya.granules import output, parts
 from nenya.granules.extract import extract
 from nenya.granules.parts import Header, Run, header_of
-from nenya.granules.progress import RunProgress
 from nenya.granules.settings import Settings
 from nenya.granules.sources import Source, at_hand, checksum, expand
 from nenya.granules.workers import drive
+from nenya.progress import RunProgress
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,8 @@ def _do_all(run: Run, folder: Path, workers: int, executor: Executor | None, str
         logger.info("%d of %d granules are done already", done, len(run.sources))
     headers: dict[str, Header] = {}
     units: dict[str, str] = {}
-    with RunProgress(len(run.sources), done) as progress:
+    kept = 0
+    with RunProgress(len(run.sources), done, "granules") as progress:
         for outcome in _outcomes(todo, run.settings, str(folder), workers, executor):
             if outcome.header is None:
                 run.failed[outcome.name] = outcome.failure
@@ -269,7 +270,8 @@ def _do_all(run: Run, folder: Path, workers: int, executor: Executor | None, str
                 if outcome.header.kept:
                     units.setdefault(outcome.header.packing.unit, outcome.name)
                     output.require_one_unit({name: unit for unit, name in units.items()})
-            progress.advance(outcome.header.kept if outcome.header else 0)
+            kept += outcome.header.kept if outcome.header else 0
+            progress.advance(beside=f"{kept:,} cutouts")
     if run.failed and len(run.failed) == run.total:
         first = next(iter(sorted(run.failed.items())))[1]
         others = f" So it is with all {len(run.failed)} granules." if len(run.failed) > 1 else ""
@@ -304,8 +306,8 @@ def _write(run: Run, folder: Path, out: Path, workers: int, paths: list[Path] | 
         parts.clear(folder, everything=False)  # there is nothing in them that could be gone on with
         raise
     total = sum(part.header.train + part.header.valid for part in found)
-    with RunProgress(total, 0, what="written", unit="cutouts") as progress:
-        written = output.write_all(found, log, out, folder, run.settings, workers, progress.advance_by)
+    with RunProgress(total, 0, "written") as progress:
+        written = output.write_all(found, log, out, folder, run.settings, workers, progress.advance)
     run.done = run.merged = True
     run.save(folder)
     if not run.failed:  # else --resume has only those to do

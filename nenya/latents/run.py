@@ -23,13 +23,13 @@ from nenya.latents.encode import Name, encode_blocks, encoding
 from nenya.latents.export import require_exportable, write_table
 from nenya.latents.plan import Dataset, Plan, make_plan, require_free
 from nenya.latents.plan import Wanted as Wanted
-from nenya.latents.progress import Progress
 from nenya.latents.store import dataset_name
 from nenya.latents.trained import Trained
 from nenya.latents.unfinished import Unfinished, missing
 from nenya.latents.windows import Block, read_blocks, spans_of_blocks
 from nenya.machine.device import choose_device
 from nenya.machine.signals import Interruption
+from nenya.progress import RunProgress
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ def _encode_all(
     with (
         encoding(trained.model, first.precision, first.device) as threads,
         ThreadPoolExecutor(2, "nenya-read") as readers,
-        Progress(total, total - left) as progress,
+        RunProgress(total, total - left, "cutouts") as progress,
     ):
         num_blocks = 0
 

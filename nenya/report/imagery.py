@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nenya.console import silent
 from nenya.data.augment import VALID, Views
 from nenya.data.images import ImageFile
 from nenya.latents.origin import open_own
@@ -73,8 +74,18 @@ def open_imagery(path: Path, latents: Latents) -> Imagery:
         DataError: It cannot be read, or holds other cutouts.
         OptionError: The latents' options cannot be used.
     """
-    opt = Params.from_dict(dict(latents.about.options))
+    opt = options_of(latents)
     return Imagery(path, opt, {key: open_own(latents, path, key, opt) for key in latents.keys})
+
+
+def options_of(latents: Latents) -> Params:
+    """The options of the model that made some latents.
+
+    Raises:
+        OptionError: They cannot be used.
+    """
+    with silent():  # what of them has no effect was told when the model was trained
+        return Params.from_dict(dict(latents.about.options))
 
 
 def encode_untrained(imagery: Imagery, rows: Rows, space: str) -> Tensor:

@@ -21,7 +21,7 @@ from nenya.models.checkpoints import checkpoint_digest, checkpoints
 from nenya.models.reading import load_model
 from nenya.report import findings, measures
 from nenya.report.columns import Joined, join, require_same_origin
-from nenya.report.imagery import Imagery, encode_untrained, open_imagery
+from nenya.report.imagery import Imagery, encode_untrained, open_imagery, options_of
 from nenya.report.inputs import COMPONENTS, UNTRAINED, Rows, Subject, choose_rows, open_subjects, read_rows
 from nenya.report.measures import Likeness, Outlier, Shape
 from nenya.report.probing import Features, Probes, Score, probe, probe_validation, require_rows
@@ -246,7 +246,9 @@ def _health(subject: Subject, rows: Rows, imagery: Imagery | None, settings: Set
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(settings.views, len(rows))).astype(np.int64))
     some = Rows(rows.keys, rows.counts, rows.key[chosen], rows.row[chosen], rows.num_usable)
     logger.info("%s: views of %d cutouts are encoded", subject.name, len(some))
-    return measures.views(model, imagery, some)
+    # each model sees the cutouts as it was trained to: another crop, or another mean
+    own = imagery if imagery.opt == options_of(subject.latents) else open_imagery(imagery.path, subject.latents)
+    return measures.views(model, own, some)
 
 
 def _checkpoint(subject: Subject, settings: Settings, told: _Told) -> Path | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nenya.errors import OptionError
 from nenya.files import atomic_write
@@ -58,8 +59,13 @@ def columns_of(answers: Sequence[Answer], facts: Facts | None) -> Columns:
         own["pp_idx"] += answer.rows.tolist()
     if facts is None:
         return own
-    told = facts.take(np.concatenate([answer.numbers for answer in answers]))
+    told = facts.take(_numbers(answers))
     return own | {name: _values(told.column(name)) for name in facts.names if name not in OWN}
+
+
+def _numbers(answers: Sequence[Answer]) -> npt.NDArray[np.int64]:
+    """The numbers of all that was found, one answer after the other."""
+    return np.concatenate([np.empty(0, np.int64), *(answer.numbers for answer in answers)])
 
 
 def _values(column: Any) -> list[Any]:  # noqa: ANN401  # pyarrow has no type information
@@ -146,10 +152,9 @@ def _as_csv(columns: Columns) -> str:
 
 def _write_parquet(path: Path, answers: Sequence[Answer], facts: Facts | None, about: Mapping[str, Any]) -> None:
     pyarrow = _pyarrow()
-    own = {name: values for name, values in columns_of(answers, None).items() if name in OWN}
-    table = pyarrow.table(own)
+    table = pyarrow.table(columns_of(answers, None))
     if facts is not None:
-        told = facts.take(np.concatenate([answer.numbers for answer in answers]))
+        told = facts.take(_numbers(answers))
         for field in told.schema:
             if field.name not in OWN:
                 table = table.append_column(field, told.column(field.name))

@@ -33,6 +33,7 @@ _MOST_SCORES = 2**21  # cosines of a block with the queries, at once: 8 MB
 _MOST_EXACT = 2**20  # numbers in float64, at once: 8 MB
 _MOST_WAITING = 2**16  # rows found, for all queries, before those that are out are thrown away
 
+_UNKNOWN = -1.0  # in place of a length that was not needed yet
 _TINY = 1e-12  # as in torch.nn.functional.normalize: a latent of length zero has the cosine 0 with all
 
 
@@ -102,7 +103,7 @@ class ExactSearch:
 
     def __init__(self, vectors: Vectors) -> None:
         self.vectors = vectors
-        self._lengths = np.full(len(vectors), np.nan, np.float32)  # of the rows, where they are known
+        self._lengths = np.full(len(vectors), _UNKNOWN, np.float32)  # of the rows; NaN where one is no latent
 
     def nearest(
         self, queries: Float, count: int, allowed: npt.NDArray[np.bool_], own: npt.NDArray[np.int64] | None = None
@@ -167,7 +168,7 @@ class ExactSearch:
 
     def _lengths_of(self, rows: slice, wide: Tensor) -> npt.NDArray[np.float32]:
         lengths = self._lengths[rows]
-        if np.isnan(lengths).any():
+        if (lengths == _UNKNOWN).any():
             lengths = np.maximum(torch.linalg.vector_norm(wide, dim=1).numpy(), np.float32(_TINY))
             self._lengths[rows] = lengths
         return lengths

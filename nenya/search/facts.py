@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class Facts:
         """Whether the table has times."""
         return any(name in self.names and self.column(name).dtype.kind == "M" for name in _TIMES)
 
-    @property
+    @functools.cached_property
     def places(self) -> npt.NDArray[np.float64]:
         """Centres as unit vectors [N, 3]; NaN where they are not known.
 
@@ -99,7 +100,7 @@ class Facts:
             raise DataError(f"{self.path} has no places: it has no columns lat and lon of numbers.")
         return unit_vectors(self.column("lat").astype(np.float64), self.column("lon").astype(np.float64))
 
-    @property
+    @functools.cached_property
     def times(self) -> npt.NDArray[np.datetime64]:
         """Times [N], NaT where they are not known.
 

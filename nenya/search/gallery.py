@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 
 from nenya.console import silent
-from nenya.data.hdf5 import find_dataset, looking_into
+from nenya.data.hdf5 import unit_of
 from nenya.data.images import ImageFile
 from nenya.drawing import picture
-from nenya.errors import OptionError
+from nenya.errors import OptionError, printable
 from nenya.latents.origin import open_own
 from nenya.params import Params
 from nenya.search.facts import Facts
@@ -68,8 +68,7 @@ class Pixels:
         self._files: dict[str, ImageFile] = {}
         for key in vectors.latents.keys:
             self._files[key] = open_own(vectors.latents, path, key, self._opt)
-        with looking_into(path) as file:
-            units = {str(find_dataset(file, one.key, path).attrs.get("units", "")) for one in self._files.values()}
+        units = {unit_of(one.path, one.key) for one in self._files.values()}
         self.unit = units.pop() if len(units) == 1 and self._opt.scale == 1 else ""
 
     @property
@@ -118,13 +117,15 @@ def draw(path: Path, answers: Sequence[Answer], pixels: Pixels, facts: Facts | N
                 image = axis.imshow(
                     panel.field, cmap="RdYlBu_r", vmin=limits[0], vmax=limits[1], interpolation="nearest"
                 )
-                axis.set_title(panel.title, fontsize=6.5, pad=2, weight="bold" if panel.is_query else "normal")
+                image.cmap.set_bad("0.75")  # each panel has a colour map of its own
+                weight = "bold" if panel.is_query else "normal"
+                axis.set_title(panel.title, fontsize=6.5, pad=2, weight=weight, parse_math=False)
                 if panel.is_query:
                     _frame(axis)
-        image.cmap.set_bad("0.75")
         what = "difference from the cutout's mean" if pixels.demeaned else "value"
         unit = f" [{pixels.unit}]" if pixels.unit else ""
-        figure.colorbar(image, ax=axes, label=f"{what}{unit}", shrink=0.8, aspect=30)
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30)
+        bar.ax.set_ylabel(f"{what}{unit}", parse_math=False)
 
 
 def _frame(axis: Any) -> None:  # noqa: ANN401  # matplotlib's axes
@@ -146,7 +147,7 @@ def _panels(answer: Answer, pixels: Pixels, facts: Facts | None, most: int) -> l
         )
     ]
     query = _of_query(answer.query, pixels)
-    title = f"query {answer.query.name}{_told(facts, answer.query.own)}"
+    title = f"query {printable(answer.query.name)}{_told(facts, answer.query.own)}"
     return [_Panel(_centred(query, pixels.demeaned), title, is_query=True), *found]
 
 

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
 from nenya.console import console
 from nenya.errors import printable
+from nenya.progress import clock, progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +39,7 @@ class EpochProgress:
         self._samples = 0
         self._started = time.perf_counter()
         self._waited = 0.0
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}", markup=False),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._bar = progress_bar()
         self._task = self._bar.add_task(printable(title), total=num_batches, completed=done, figures="")
 
     def __enter__(self) -> EpochProgress:
@@ -87,7 +78,7 @@ class EpochProgress:
         figures = f"loss {loss:.4f}"
         if rate is not None:
             figures += f"  lr {rate:.3g}"
-        figures += f"  {self.samples_per_second:.0f} samples/s  {_clock(self._seconds_left())} left"
+        figures += f"  {self.samples_per_second:.0f} samples/s  {clock(self._seconds_left())} left"
         self._bar.update(self._task, completed=self._done, figures=figures)
         if not console.is_terminal and self._print_freq and self._done % self._print_freq == 0:
             logger.info("%s  batch %d/%d  %s", self._title, self._done, self._num_batches, figures)
@@ -110,9 +101,3 @@ class EpochProgress:
     def _seconds_left(self) -> float:
         per_batch = self.seconds / max(1, self._done - self._first)
         return per_batch * (self._num_batches - self._done + self._passes_left * self._num_batches)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -12,7 +12,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from nenya.cli import main
 from nenya.data.datasets import shape_in
 from nenya.errors import CheckpointError, DataError, NenyaError, OptionError
 from nenya.export import export_model, load_export
@@ -31,19 +30,6 @@ def export(path, folder, **options):
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.fixture
-def nenya(capsys):
-    """Run a command; exit code, standard output and standard error."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 from scipy import ndimage
 from skimage.restoration import inpaint_biharmonic
 
-from nenya.cli import main
 from nenya.data import table
 from nenya.errors import DataError
 from nenya.granules.run import make_cutouts
@@ -21,18 +20,9 @@ from nenya.granules.settings import Settings, parse_block, parse_range
 from tests.granules.conftest import FILL, OFFSET, SCALE, field, write_grid
 
 
-@pytest.fixture
-def nenya(capsys, monkeypatch, tmp_path):
-    """Run a command in a folder of its own; return exit code, standard output and standard error."""
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def test_cutouts_and_shares_by_the_command(nenya, granules, tmp_path):

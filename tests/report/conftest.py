@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from nenya.latents import store
 
@@ -32,12 +31,3 @@ def _write_latents(path, train=None, valid=None, space="h", dtype="float32", abo
 def write_latents():
     """Function (path, train, valid, space, dtype, about) -> path."""
     return _write_latents
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small matrices: several threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from nenya.cli import main
 from nenya.data.images import ImageFile
 from nenya.data.table import COLUMNS, writer
 from nenya.data.table import digest as table_digest
@@ -24,19 +23,6 @@ from nenya.report.run import Settings, evaluate
 from tests.latents.making import write_model
 
 TRAIN, VALID, SIDE = 240, 60, 8
-
-
-@pytest.fixture
-def nenya(capsys):
-    """Run a command; return exit code, standard output and standard error."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture
@@ -229,6 +215,26 @@ def test_a_sample_is_drawn_for_what_is_not_streamed(nenya, world, plain_pictures
     assert (found["rows"]["usable"], found["rows"]["looked_at"]) == (300, 90)
     assert {own["num_rows"] for own in found["probes"]} == {90}
     assert found["latents"][0]["num_rows"] == 300
+
+
+def test_each_model_sees_the_cutouts_as_it_was_trained_to(world, plain_pictures, tiny, monkeypatch):
+    files = []
+    for name, window in (("a", [2, 1]), ("b", [6, 0])):
+        opt = tiny(images_file=str(world.path), feat_dim=16, random_jitter=window, image_size=8, trial=name)
+        checkpoint = write_model(opt, world.folder / f"{name}.pth", shape=(1, SIDE, SIDE))
+        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        about = {"model": str(checkpoint), "model_digest": digest, "options": load_model(checkpoint)[1]}
+        files.append(world.latents(f"{name}.h5", world.labels, about=about))
+    windows = []
+
+    def note(model, imagery, rows):
+        windows.append(imagery.opt.random_jitter)
+        return measures_views(model, imagery, rows)
+
+    measures_views = measures.encode_views
+    monkeypatch.setattr(measures, "encode_views", note)
+    evaluate(files, Settings(views=20, sample=40))
+    assert windows == [(2, 1), (6, 0)]
 
 
 @pytest.mark.parametrize("space", ["h", "z"])

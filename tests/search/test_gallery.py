@@ -68,9 +68,22 @@ def test_all_panels_have_one_scale_and_the_query_comes_first(made, drawn, tmp_pa
     else:
         assert low > 280
     assert drawn[0].axes[-1].get_ylabel().endswith("[K]")
+    grey = {tuple(image.cmap.get_bad()[:3].round(2)) for image in shown}  # the query, in the first panel, has a gap
+    assert grey == {(0.75, 0.75, 0.75)}
     titles = [axes.get_title() for axes in drawn[0].axes if axes.images]
     assert titles[0] == "query train:5"
     assert titles[1] == f"{answers[0].similarity[0]:.3f}  train:{answers[0].rows[0]}"
+
+
+def test_names_and_units_are_no_formulas(made, drawn, tmp_path):
+    searcher, pixels = made(demean=False)
+    with h5py.File(tmp_path / "cutouts.h5", "a") as file:
+        file["train"].attrs["units"] = np.bytes_("a$b_$")
+    answers = searcher.search(searcher.rows(["5"]), 2)
+    named = dataclasses.replace(answers[0].query, name="a$b_$.npy", pixels=pixels[5][None])
+    draw(tmp_path / "a.png", [dataclasses.replace(answers[0], query=named)], Pixels(searcher.vectors), None)
+    assert drawn[0].axes[0].get_title() == "query a$b_$.npy"
+    assert drawn[0].axes[-1].get_ylabel() == "value [a$b_$]"
 
 
 def test_of_several_queries_each_has_a_row(made, drawn, tmp_path):

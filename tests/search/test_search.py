@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
@@ -12,7 +13,6 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from nenya.cli import main
 from nenya.data import table
 from nenya.data.images import ImageFile
 from nenya.errors import DataError, OptionError
@@ -20,6 +20,7 @@ from nenya.latents.encode import encode_cutouts
 from nenya.latents.origin import cutouts_digest
 from nenya.models.resnet_big import SupConResNet
 from nenya.params import Params
+from nenya.search import answer
 from nenya.search.queries import Encoder
 from nenya.search.searcher import Searcher
 from nenya.sphere import distance_km, unit_vectors
@@ -75,14 +76,9 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def nenya(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main(["search", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return call
+def nenya(nenya):
+    """Run a search."""
+    return functools.partial(nenya, "search")
 
 
 def refused(answer, *says):
@@ -159,6 +155,14 @@ def test_csv_json_and_parquet_hold_the_same(nenya, files, tmp_path):
     assert told["answers"][0]["quality"] == 0
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_no_queries_are_a_table_without_rows(files, tmp_path, suffix):
+    searcher = Searcher(files)
+    answer.write(tmp_path / f"a{suffix}", searcher.search([], 3), searcher.facts, {})
+    assert (tmp_path / f"a{suffix}").stat().st_size > 0
+    assert answer.columns_of([], searcher.facts)["similarity"] == []
+
+
 def test_what_is_not_known_is_null(files, nenya, tmp_path):
     path = write_table(
         tmp_path / "cutouts.parquet", DT=np.full(90, np.nan), datetime=np.full(90, "NaT", "datetime64[us]")
@@ -205,9 +209,9 @@ def test_answers_lie_apart_from_the_query_and_from_each_other(files, km, hours):
     searcher = Searcher(files)
     queries = searcher.rows(["train:7", "valid:0"])
     answers = searcher.search(queries, 6, min_distance_km=km, min_hours=hours)
-    for answer, number in zip(answers, (7, TRAIN), strict=True):
+    for own, number in zip(answers, (7, TRAIN), strict=True):
         expected = apart_by_hand(number, 6, km or 0, hours or 0)
-        assert found(answer) == expected
+        assert found(own) == expected
         assert not {one // 3 for one in expected} & {number // 3}
 
 

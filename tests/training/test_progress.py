@@ -6,6 +6,7 @@ import logging
 import pytest
 from rich.console import Console
 
+import nenya.progress
 from nenya.training import progress
 from nenya.training.progress import EpochProgress
 
@@ -30,7 +31,9 @@ def terminal(monkeypatch):
 
     def pretend(is_terminal):
         out = io.StringIO()
-        monkeypatch.setattr(progress, "console", Console(file=out, force_terminal=is_terminal, width=120))
+        console = Console(file=out, force_terminal=is_terminal, width=120)
+        for room in (progress, nenya.progress):
+            monkeypatch.setattr(room, "console", console)
         return out
 
     return pretend
@@ -107,4 +110,4 @@ def test_speed_and_waiting_are_measured_from_the_start_of_the_pass(clock, termin
     [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00"), (90061, "25:01:01")],
 )
 def test_times_left_in_words(seconds, words):
-    assert progress._clock(seconds) == words
+    assert nenya.progress.clock(seconds) == words
