@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import zlib
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import h5py
@@ -93,19 +94,20 @@ def gzip_filters(dataset: h5py.Dataset) -> tuple[int, ...]:
     return filters if rest in known and is_stored_plainly(dataset) else ()
 
 
-def inflate(data: bytes, size: int) -> bytes:
+def inflate(data: bytes, size: int, library: ModuleType = zlib) -> bytes:
     """Unpack what gzip has packed, and not more than it should be: 4 MB may unpack to 4 GB.
 
     Args:
         data: Packed.
         size: Bytes that it should unpack to.
+        library: zlib, or one with its interface.
 
     Raises:
         OSError: It unpacks to more.
         zlib.error: It is not what gzip has packed, or is not whole.
     """
-    stream = zlib.decompressobj()
-    unpacked = stream.decompress(data, size + 1)  # other threads run meanwhile
+    stream = library.decompressobj()
+    unpacked: bytes = stream.decompress(data, size + 1)  # other threads run meanwhile
     if len(unpacked) > size:
         raise OSError(f"a chunk of {size} bytes is found to unpack to more")
     if not stream.eof:

@@ -139,10 +139,20 @@ def read_arrow(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401  # pyarrow 
     Raises:
         DataError: As for `read`.
     """
+    table = _open(Path(path))
+    with _reading(f"the cutout table {path}"):
+        return table.read()
+
+
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turn what pyarrow raises into one error."""
+    import pyarrow
+
     try:
-        return _open(Path(path)).read()
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-        raise DataError(f"the cutout table {path} cannot be read ({str(error)[:200]}).") from error
+        yield
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{what} cannot be read ({str(error)[:200]}): copy or make it anew.") from error
 
 
 def names(path: str | os.PathLike[str]) -> list[str]:
@@ -201,10 +211,8 @@ def take(path: str | os.PathLike[str], rows: npt.NDArray[np.int64]) -> Any:  # n
     ends = np.cumsum([table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)])
     groups = np.searchsorted(ends, rows, side="right")
     needed = np.unique(groups)
-    try:
+    with _reading(f"the cutout table {path}"):
         some = table.read_row_groups(needed.tolist())
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-        raise DataError(f"the cutout table {path} cannot be read ({str(error)[:200]}).") from error
     sizes = np.diff(ends, prepend=0)[needed]
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]]) - (ends[needed] - sizes)
     return some.take(rows + first[np.searchsorted(needed, groups)]) if len(needed) else some
@@ -222,11 +230,9 @@ def _column(  # the table is pyarrow's, which has no type information
     """
     if name not in table.schema_arrow.names:
         raise DataError(f"the cutout table has no column {name}; it has {', '.join(table.schema_arrow.names)}.")
-    try:
+    with _reading(f"the column {name} of the cutout table"):
         values = table.read(columns=[name]).column(name)
         values = values if rows is None else values.take(rows)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-        raise DataError(f"the column {name} of the cutout table cannot be read ({str(error)[:200]}).") from error
     if not str(values.type).startswith("timestamp"):
         plain: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
         return plain

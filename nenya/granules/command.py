@@ -71,7 +71,7 @@ def cutouts(
     show_log()
     number = num_workers(workers)
     if granules[:1] == ["merge"]:
-        _require_only_merging(given, dask, shard, dry_run)
+        _require_only_merging(given, dask=dask, shard=shard, dry_run=dry_run, strict=strict)
         summary = merge(granules[1:], out, workers=number, resume=resume)
     else:
         settings, share = _settings(given), share_of(shard)
@@ -114,13 +114,17 @@ def _require_packages() -> None:
             raise OptionError(f"`nenya cutouts` needs the package {name}: pip install 'nenya[granules]'.") from error
 
 
-def _require_only_merging(given: Given, dask: str | None, shard: str | None, dry_run: bool) -> None:
+def _require_only_merging(given: Given, **others: object) -> None:
     """`merge` takes over how the shares were made."""
-    named = [field.name for field in fields(given) if getattr(given, field.name) not in (None, False)]
-    named += [name for name, value in (("dask", dask), ("shard", shard), ("dry_run", dry_run)) if value]
+    named = [field.name for field in fields(given) if _is_given(getattr(given, field.name))]
+    named += [name for name, value in others.items() if value]
     if named:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in named)
         raise OptionError(f"{options} has no effect on merge, which puts finished shares together: leave it out.")
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value is not False  # 0 is given
 
 
 def _settings(given: Given) -> Any:  # noqa: ANN401  # imported when it is needed
@@ -152,7 +156,7 @@ def _require_no_clash(given: Given) -> None:
     if not given.upstream:
         return
     set_by_it = ("size", "overlap", "quality", "valid_range", "inpaint", "downscale", "median")
-    named = [f"--{name.replace('_', '-')}" for name in set_by_it if getattr(given, name) not in (None, False)]
+    named = [f"--{name.replace('_', '-')}" for name in set_by_it if _is_given(getattr(given, name))]
     if named:
         raise OptionError(f"--upstream sets {', '.join(named)} for each sensor: leave one of the two out.")
 

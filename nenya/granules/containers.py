@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from nenya.data.codecs import require_codecs
 from nenya.errors import DataError
+from nenya.formats import HEAD_BYTES, ZARR_FILES, name_marked
 from nenya.granules import inflate
 
 Array = npt.NDArray[Any]
 Index = tuple[slice | int, ...]
 
 _HDF5, _NETCDF3, _HDF4 = b"\x89HDF\r\n\x1a\n", b"CDF", b"\x0e\x03\x13\x01"
-_ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
 _CHUNK_CACHE = 32 * 2**20  # bytes for each variable: enough for chunks that hold several times
 _INTERNAL = frozenset({"DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME", "_Netcdf4Dimid", "_Netcdf4Coordinates",
                        "_nc3_strict", "_NCProperties", "_ChunkSizes"})  # fmt: skip
@@ -70,7 +70,7 @@ class Container:
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a Zarr store."""
-    return path.is_dir() and any((path / mark).is_file() for mark in _ZARR_MARKS)
+    return path.is_dir() and any((path / mark).is_file() for mark in ZARR_FILES)
 
 
 @contextlib.contextmanager
@@ -87,21 +87,43 @@ def open_container(path: Path, name: str) -> Iterator[Container]:
     Raises:
         DataError: It is none of these, or cannot be read.
     """
-    with _saying_what_is_wrong(name), contextlib.ExitStack() as stack:
-        if path.is_dir():
-            if not is_zarr(path):
-                raise DataError(f"{name} is a folder, but not a Zarr store.")
-            yield _zarr(path)
-            return
-        start = _first_bytes(path, name)
-        if start.startswith(_NETCDF3):
-            yield _netcdf3(path, name, start, stack)
-        elif start.startswith(_HDF5) or h5py.is_hdf5(path):
-            yield _hdf5(path, name, stack)
-        elif start.startswith(_HDF4):
-            raise DataError(f"{name} is an HDF4 file; expected NetCDF or HDF5: convert it (for example by h4toh5).")
-        else:
-            raise DataError(f"{name} is not a granule: expected a NetCDF file (3 or 4), HDF5 or a Zarr store.")
+    with contextlib.ExitStack() as stack:
+        with _saying_what_is_wrong(name):
+            container = _opened(path, name, stack)
+        yield replace(container, variables={key: _guarded(item, name) for key, item in container.variables.items()})
+
+
+def _opened(path: Path, name: str, stack: contextlib.ExitStack) -> Container:
+    if path.is_dir():
+        if not is_zarr(path):
+            raise DataError(f"{name} is a folder, but not a Zarr store.")
+        return _zarr(path)
+    start = _first_bytes(path, name)
+    if start.startswith(_NETCDF3):
+        return _netcdf3(path, name, start, stack)
+    if start.startswith(_HDF5) or h5py.is_hdf5(path):
+        return _hdf5(path, name, stack)
+    if start.startswith(_HDF4):
+        raise DataError(f"{name} is an HDF4 file; expected NetCDF or HDF5: convert it (for example by h4toh5).")
+    expected = "expected a NetCDF file (3 or 4), HDF5 or a Zarr store"
+    marked = name_marked(start)
+    if marked is None:
+        raise DataError(f"{name} is not a granule: {expected}.")
+    raise DataError(f"{name} is not a granule, but {marked[0]}; {expected}. {marked[1]}.")
+
+
+def _guarded(variable: Variable, name: str) -> Variable:
+    """A variable of which a damaged part is told as such; faults of the code that reads it stay what they are."""
+
+    def dimensions() -> tuple[str, ...]:
+        with _saying_what_is_wrong(name):
+            return variable.dimensions()
+
+    def read(index: Index) -> Array:
+        with _saying_what_is_wrong(name):
+            return variable.read(index)
+
+    return replace(variable, dimensions=dimensions, read=read)
 
 
 @contextlib.contextmanager
@@ -128,7 +150,7 @@ def _first_bytes(path: Path, name: str) -> bytes:
     if not path.is_file():
         raise DataError(f"{name} is not an ordinary file.")
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(HEAD_BYTES)
     if not start:
         raise DataError(f"{name} is empty: get it anew.")
     return start

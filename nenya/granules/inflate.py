@@ -9,12 +9,16 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
+
+from nenya.data import codecs
+from nenya.data.codecs import is_stored_plainly
 
 Array = npt.NDArray[Any]
 Index = tuple[slice | int, ...]
@@ -29,7 +33,7 @@ def reader(dataset: h5py.Dataset) -> Callable[[Index], Array] | None:
         dataset: An open dataset.
     """
     inflate = _inflate()
-    if inflate is None or dataset.chunks is None or dataset.dtype.kind not in "iuf":
+    if inflate is None or dataset.chunks is None or dataset.dtype.kind not in "iuf" or not is_stored_plainly(dataset):
         return None
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(place)[0] for place in range(plist.get_nfilters())]
@@ -39,15 +43,15 @@ def reader(dataset: h5py.Dataset) -> Callable[[Index], Array] | None:
 
 
 @functools.cache
-def _inflate() -> Callable[[bytes], bytes] | None:
+def _inflate() -> Callable[[bytes, int], bytes] | None:
     try:
-        decompress: Callable[[bytes], bytes] = importlib.import_module("isal.isal_zlib").decompress
+        library = importlib.import_module("isal.isal_zlib")
     except ImportError:
         return None
-    return decompress
+    return functools.partial(codecs.inflate, library=library)
 
 
-def _read(dataset: h5py.Dataset, inflate: Callable[[bytes], bytes], shuffled: bool, index: Index) -> Array:
+def _read(dataset: h5py.Dataset, inflate: Callable[[bytes, int], bytes], shuffled: bool, index: Index) -> Array:
     """Read a part: slices of step 1, or whole numbers, which drop their axis."""
     chunk = dataset.chunks
     starts = [part if isinstance(part, int) else part.indices(length)[0]
@@ -71,7 +75,7 @@ def _read(dataset: h5py.Dataset, inflate: Callable[[bytes], bytes], shuffled: bo
 
 
 def _chunk(
-    dataset: h5py.Dataset, inflate: Callable[[bytes], bytes], shuffled: bool, corner: tuple[int, ...]
+    dataset: h5py.Dataset, inflate: Callable[[bytes, int], bytes], shuffled: bool, corner: tuple[int, ...]
 ) -> npt.NDArray[Any]:
     info = dataset.id.get_chunk_info_by_coord(corner)
     if info.byte_offset is None or info.filter_mask:  # never written, or written without a filter
@@ -80,12 +84,13 @@ def _chunk(
         there = dataset[part]
         whole[tuple(slice(0, length) for length in there.shape)] = there
         return whole
+    size = dataset.dtype.itemsize
+    num_bytes = size * math.prod(dataset.chunks)
     try:
-        plain = np.frombuffer(inflate(dataset.id.read_direct_chunk(corner)[1]), np.uint8)
+        plain = np.frombuffer(inflate(dataset.id.read_direct_chunk(corner)[1], num_bytes), np.uint8)
     except Exception as error:  # the library's own kinds of error
         raise OSError(f"a chunk of {dataset.name} cannot be unpacked: {error}") from error
-    size = dataset.dtype.itemsize
-    if plain.size != size * int(np.prod(dataset.chunks)):
+    if plain.size != num_bytes:
         raise OSError(f"a chunk of {dataset.name} has {plain.size} bytes, which is not its size")
     if shuffled and size > 1:
         planes = plain.reshape(size, -1)

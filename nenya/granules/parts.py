@@ -294,7 +294,7 @@ def clear(folder: Path, everything: bool) -> None:
     for path in folder.glob("*.h5"):
         path.unlink(missing_ok=True)
     if everything:
-        for name in (RUN, ".lock"):
-            (folder / name).unlink(missing_ok=True)
+        for path in (folder / RUN, folder / ".lock", *folder.glob("staged.*")):
+            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -135,22 +135,15 @@ def make_cutouts(
         return _look_only(run, workers, executor, strict)
     folder = parts.folder_for(out, shard)
     _require_free(out, folder, resume)
-    with parts.held(folder, out):
-        try:
-            if resume and _is_done(run, folder, out):
-                return _finished(out, run)
-            run.save(folder)
-            headers = _do_all(run, folder, workers, executor, strict)
-            if shard[1] > 1:
-                headers |= {s.name: parts.read_header(path) for s, path in run.parts(folder) if s.name not in headers}
-                return _summary(headers, run.failed)
-            written = _write(run, folder, out, workers)
-        except BaseException:
-            if not any(folder.glob("*.h5")):  # nothing is done that could be gone on with
-                parts.clear(folder, everything=True)
-            raise
-        return Summary(len(run.sources) - len(run.failed), run.failed, written.cutouts, written.train, written.valid,
-                       written.log)  # fmt: skip
+    with _at_work(folder, out):
+        if resume and _is_done(run, folder, out):
+            return _finished(out, run)
+        run.save(folder)
+        headers = _do_all(run, folder, workers, executor, strict)
+        if shard[1] > 1:
+            headers |= {s.name: parts.read_header(path) for s, path in run.parts(folder) if s.name not in headers}
+            return _summary(headers, run.failed)
+        return _told(run, _write(run, folder, out, workers))
 
 
 def merge(
@@ -174,17 +167,28 @@ def merge(
     run, paths = together([Path(share) for share in shares])
     folder = parts.folder_for(out, (0, 1))
     _require_free(out, folder, resume)
+    with _at_work(folder, out):
+        if resume and _is_done(run, folder, out):
+            return _finished(out, run)
+        return _told(run, _write(run, folder, out, workers, paths))
+
+
+@contextlib.contextmanager
+def _at_work(folder: Path, out: Path) -> Iterator[None]:
+    """Hold a folder of parts; a run that fails with nothing done leaves none, unless it was there before."""
     with parts.held(folder, out):
+        is_new = not (folder / parts.RUN).exists()
         try:
-            if resume and _is_done(run, folder, out):
-                return _finished(out, run)
-            written = _write(run, folder, out, workers, paths)
+            yield
         except BaseException:
-            if not any(folder.glob("*.h5")):
+            if is_new and not any(folder.glob("*.h5")):  # nothing is done that could be gone on with
                 parts.clear(folder, everything=True)
             raise
-        return Summary(len(run.sources) - len(run.failed), run.failed, written.cutouts, written.train, written.valid,
-                       written.log)  # fmt: skip
+
+
+def _told(run: Run, written: output.Written) -> Summary:
+    return Summary(len(run.sources) - len(run.failed), run.failed, written.cutouts, written.train, written.valid,
+                   written.log)  # fmt: skip
 
 
 def _require_name(out: Path) -> None:
@@ -224,10 +228,10 @@ def _is_done(run: Run, folder: Path, out: Path) -> bool:
         raise OptionError(f"{folder} is of share {earlier.shard}; this is {run.shard}: choose another --out.")
     same = earlier.sources == run.sources
     if earlier.merged and same and out.exists():
-        if not earlier.failed:
+        if earlier.failed == run.failed:  # of shares it is known which; before the work none
             parts.clear(folder, everything=False)
             return True
-        logger.info("trying those again that could not be read: %s", ", ".join(earlier.failed))
+        logger.info("made anew, as these could not be read before: %s", ", ".join(earlier.failed) or "none")
     elif earlier.merged and not same:
         logger.info("the granules have changed since %s was written: it is made anew", out)
     return False
@@ -241,7 +245,9 @@ def _finished(out: Path, run: Run) -> Summary:
     logger.info("nothing to do: %s is complete", out)
     log = out.with_suffix(".log")
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return Summary(len(run.sources), {}, table.num_rows(table.beside(out)), train, valid, lines)
+    return Summary(
+        len(run.sources) - len(run.failed), run.failed, table.num_rows(table.beside(out)), train, valid, lines
+    )
 
 
 def _do_all(run: Run, folder: Path, workers: int, executor: Executor | None, strict: bool) -> dict[str, Header]:

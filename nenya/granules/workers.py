@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import multiprocessing.process
 import os
@@ -16,6 +17,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 from nenya.errors import OptionError
+from nenya.place import num_cores
 
 T = TypeVar("T")
 
@@ -24,11 +26,6 @@ _AHEAD = 4  # granules in waiting for each worker
 _AHEAD_ELSEWHERE = 256  # for an executor whose size is not known
 
 DIED = "its reading ended the process: out of memory, or a damaged file that crashes its library."
-
-
-def num_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def num_workers(text: str) -> int:
@@ -46,12 +43,7 @@ def num_workers(text: str) -> int:
 
 def local_pool(workers: int) -> ProcessPoolExecutor:
     """New processes on this machine."""
-    return ProcessPoolExecutor(
-        workers,
-        mp_context=_Context(),
-        initializer=_begin,
-        max_tasks_per_child=_RENEWED_AFTER,
-    )
+    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_begin)
 
 
 class _Process(SpawnProcess):
@@ -116,14 +108,20 @@ def drive(
         return
     left = dict(tasks)
     while left:
-        with _ended(local_pool(min(workers, len(left)))) as pool:
+        # New processes for each batch, and not max_tasks_per_child: in Python 3.11 a pool hangs where all its processes
+        # have done their number and nothing is submitted any more (python/cpython#115634).
+        some = dict(itertools.islice(left.items(), _RENEWED_AFTER * workers))
+        died = False
+        with _ended(local_pool(min(workers, len(some)))) as pool:
             try:
-                for name, future in _flow(pool, function, left, _AHEAD * workers):
+                for name, future in _flow(pool, function, some, _AHEAD * workers):
                     result = future.result()
                     del left[name]
                     yield name, result
             except BrokenProcessPool:
-                pass
+                died = True
+        if not died:
+            continue
         # One of those that were begun is to blame. Each of them alone in a process of its own tells which.
         for name in list(left)[: _AHEAD * workers]:
             with _ended(local_pool(1)) as alone:

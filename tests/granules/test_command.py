@@ -47,6 +47,17 @@ def test_cutouts_and_shares_by_the_command(nenya, granules, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
+def test_a_refused_resume_leaves_the_finished_run_as_it_is(nenya, granules, tmp_path):
+    options = ["cutouts", granules, "--out", "c.h5", "--size", 32, "--workers", 1]
+    assert nenya(*options)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != ".lock"}
+    code, _, err = nenya(*options, "--min-clear", 0.5, "--resume")
+    assert code == 2
+    assert "had other options" in err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != ".lock"} == before
+    assert nenya(*options, "--resume")[0] == 0
+
+
 BAD = {
     "no such file": (["nothing.nc"], "no file at nothing.nc"),
     "no such pattern": (["x*.nc"], "no file fits the pattern"),
@@ -73,6 +84,9 @@ BAD = {
     "shard": (["good.nc", "--shard", "5/3"], "only 3 shares"),
     "a grid has no nadir": (["good.nc", "--max-distance-km", "500"], "is a grid"),
     "upstream clash": (["good.nc", "--upstream", "--size", "64"], "--upstream sets --size"),
+    "upstream clash with 0": (["good.nc", "--upstream", "--overlap", "0"], "--upstream sets --overlap"),
+    "merge with an option": (["merge", "folder", "--valid", "0"], "--valid has no effect on merge"),
+    "merge and strict": (["merge", "folder", "--strict"], "--strict has no effect on merge"),
     "upstream elsewhere": (["good.nc", "--upstream"], "there is neither"),
     "merge options": (["merge", "x", "--size", "64"], "--size has no effect"),
     "protocol": (["nosuch://x/y.nc"], "nosuch"),

@@ -1,5 +1,6 @@
 """Granules as producers write them: names, packing, quality, flags, coordinates, times; and what is refused."""
 
+import zlib
 from types import SimpleNamespace
 
 import h5netcdf
@@ -421,3 +422,30 @@ def test_files_that_are_no_granules(tmp_path):
     odd = swath(tmp_path / "cal.nc", packed, time=((), 1.0, units))
     with pytest.raises(DataError, match="calendar '360_day'"):
         made(odd)
+
+
+def test_integers_of_12_bits_are_left_to_hdf5(tmp_path):
+    """Bytes in the file that are not those of the NumPy type: HDF5 converts them."""
+    kind = h5py.h5t.STD_I16LE.copy()
+    kind.set_precision(12)
+    kind.set_offset(4)
+    values = np.arange(64, dtype=np.int16).reshape(8, 8)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((4, 4))
+        properties.set_deflate(4)
+        h5py.h5d.create(file.id, b"sst", kind, h5py.h5s.create_simple((8, 8)), properties)
+        file["sst"][...] = values
+        np.testing.assert_array_equal(file["sst"][...], values)
+        read = inflate.reader(file["sst"])
+        found = values if read is None else read((slice(0, 8), slice(0, 8)))
+        np.testing.assert_array_equal(found, values)
+
+
+def test_a_chunk_does_not_unpack_to_more_than_its_size(tmp_path):
+    pytest.importorskip("isal")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("sst", (4, 4), "i2", chunks=(4, 4), compression="gzip")
+        dataset.id.write_direct_chunk((0, 0), zlib.compress(b"\0" * 2**26))
+        with pytest.raises(OSError, match="a chunk of 32 bytes is found to unpack to more"):
+            inflate.reader(dataset)((slice(0, 4), slice(0, 4)))
