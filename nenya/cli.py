@@ -79,14 +79,10 @@ def train(
     - `nenya train opts.json --nproc auto`
     """
     from nenya.console import silence, silent
-    from nenya.place import place_from_environment, require_even_shares
+    from nenya.place import place_from_environment, require_even_shares, require_one_starter
 
     processes = launch.num_processes(nproc)
-    ranks = place_from_environment()[0]
-    if processes > 1 and ranks.size > 1:
-        raise OptionError(
-            "--nproc is given, but torchrun, srun or mpirun has started several processes already: use one of them."
-        )
+    require_one_starter(processes)
     if debug and resume:
         raise OptionError("a debug run has nothing to resume: give either --debug or --resume.")
     if processes > 1:
@@ -97,7 +93,7 @@ def train(
         raise typer.Exit(launch.start(processes, ["train", str(options_file), *flags, *pairs]))
     from nenya.train import run
 
-    if not ranks.first:
+    if not place_from_environment()[0].first:
         silence()
     run(_options(options_file, settings), debug=debug, resume=resume, force=force)
 

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from nenya import launch
-from nenya.errors import OptionError
-from nenya.place import place_from_environment
+from nenya.place import require_one_starter
 
 
 def latents(
@@ -49,10 +48,7 @@ def latents(
     - `nenya latents last.pth cutouts.h5 --out latents.h5 --space both --dtype float16`
     """
     processes = launch.num_processes(nproc)
-    if processes > 1 and place_from_environment()[0].size > 1:
-        raise OptionError(
-            "--nproc is given, but torchrun, srun or mpirun has started several processes already: use one of them."
-        )
+    require_one_starter(processes)
     if processes > 1:
         given = [str(model), *map(str, cutouts or ()), "--out", str(out), "--space", space, "--dtype", dtype]
         given += ["--views", str(views), *(("--keys", keys) if keys is not None else ()), *(["--resume"] * resume)]

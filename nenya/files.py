@@ -159,6 +159,16 @@ def sealed_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         yield file
 
 
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sweep(folder: str | os.PathLike[str]) -> None:
     """Remove the temporary files that killed writers have left directly in a folder.
 

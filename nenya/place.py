@@ -196,6 +196,18 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
+def require_one_starter(processes: int) -> None:
+    """See that only one of ``--nproc`` and a program such as torchrun starts several processes.
+
+    Raises:
+        OptionError: Both do.
+    """
+    if processes > 1 and place_from_environment()[0].size > 1:
+        raise OptionError(
+            "--nproc is given, but torchrun, srun or mpirun has started several processes already: use one of them."
+        )
+
+
 def require_even_shares(batch_size: int, processes: int) -> None:
     """See that the processes of a run can have a training batch in equal shares.
 

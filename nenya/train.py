@@ -82,8 +82,6 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
     opt = copy.deepcopy(opt)
     if debug and resume:
         raise OptionError("a debug run has nothing to resume: give either debug or resume.")
-    if force and not resume:
-        logger.warning("force has no effect without resume: the run starts anew.")
     if debug:
         shorten(opt)
     with contextlib.ExitStack() as stack:
@@ -91,6 +89,8 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
         ranks = stack.enter_context(parallel.join(opt.cuda_use))
         if not ranks.first:
             silence()
+        if force and not resume:
+            logger.warning("force has no effect without resume: the run starts anew.")
         parallel.together(lambda: complete(opt))
         claim_folder(opt, stack)
         state = parallel.together(lambda: prepare(opt, max_batches=DEBUG_BATCHES if debug else None))
@@ -164,7 +164,7 @@ def prepare(opt: Params, max_batches: int | None = None) -> Run:
     model, criterion = set_model(opt, cuda_use=opt.cuda_use)
     optimizer = set_optimizer(opt, model)
     data = {"training": fingerprint(train), "validation": "none" if valid is None else fingerprint(valid)}
-    table = look_beside(train.images.path)
+    table = look_beside(train.images.path) if parallel.current().first else None  # who writes of it
     return Run(opt, train, valid, model, criterion, optimizer, step, data, table, network=model)
 
 

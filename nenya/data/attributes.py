@@ -81,9 +81,14 @@ class Meaning:
         number = (element.view(self.dtype) if self.is_reinterpreted else element)[0]
         if self.dtype.kind != "f":
             return number.item() in (*self.marks, *marks)
-        with np.errstate(over="ignore"):
-            near = [np.float32(each) for each in (number, *self.marks, *marks)]
-        return not np.isfinite(near[0]) or near[0] in near[1:]
+        near = as_stored(number, self.dtype)
+        return not math.isfinite(near) or near in {as_stored(mark, self.dtype) for mark in (*self.marks, *marks)}
+
+
+def as_stored(mark: float, dtype: np.dtype[Any]) -> float:
+    """A mark as pixels of a floating-point type have it: rounded to the type, then to float32."""
+    with np.errstate(over="ignore"):  # beyond the type's range it is stored as infinity
+        return float(np.float64(mark).astype(dtype).astype(np.float32))
 
 
 def says_meaning(dataset: h5py.Dataset) -> bool:
@@ -362,8 +367,7 @@ def _shown(value: object) -> str:
 
 def _size_of(value: object) -> _Size:
     """`_size` of what is in memory already."""
-    array = np.asarray(value)
-    return array.size, 0, ""
+    return np.size(np.asarray(value)), 0, ""
 
 
 def _size(attribute: h5py.h5a.AttrID) -> _Size:

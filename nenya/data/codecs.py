@@ -43,7 +43,7 @@ def require_codecs(dataset: h5py.Dataset, path: Path) -> None:
         DataError: A codec is not installed, or chunks are packed twice: what a chunk unpacks to can be bounded for the
             codec that packed it last only, and 20 KB may unpack to 3 GB.
     """
-    packing = [name or f"HDF5 filter {code}" for code, name in filters_of(dataset) if code not in _not_packing(dataset)]
+    packing = [name or f"HDF5 filter {code}" for code, values, name in _filters(dataset) if not _is_plain(code, values)]
     if len(packing) > 1:
         raise DataError(
             f"{path}: dataset {dataset.name[1:]!r} is compressed {len(packing)} times in a row: "
@@ -63,24 +63,21 @@ def require_codecs(dataset: h5py.Dataset, path: Path) -> None:
             )
 
 
-def _not_packing(dataset: h5py.Dataset) -> tuple[int, ...]:
-    """The filters of a dataset that are no codecs: bitshuffle is one only with a codec inside."""
-    plain = _filter_values(dataset).get(_BITSHUFFLE, (0,) * 5)[4:5] == (0,)
-    return (*_NO_CODECS, _BITSHUFFLE) if plain else _NO_CODECS
+def _is_plain(code: int, values: tuple[int, ...]) -> bool:
+    """Whether a filter is no codec: bitshuffle is one only where its fifth setting names a codec inside."""
+    return code in _NO_CODECS or (code == _BITSHUFFLE and not any(values[4:5]))
 
 
-def _filter_values(dataset: h5py.Dataset) -> dict[int, tuple[int, ...]]:
-    """The settings of the filters of a dataset, by the filters' numbers."""
+def _filters(dataset: h5py.Dataset) -> list[tuple[int, tuple[int, ...], str]]:
+    """Number, settings and name of the filters that a chunk went through, in the order of writing."""
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(position) for position in range(properties.get_nfilters())]
-    return {code: tuple(values) for code, _, values, _ in filters}
+    return [(code, tuple(values), name.decode(errors="replace")) for code, _, values, name in filters]
 
 
 def filters_of(dataset: h5py.Dataset) -> list[tuple[int, str]]:
     """Number and name of the filters that a chunk went through, in the order of writing."""
-    properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(position) for position in range(properties.get_nfilters())]
-    return [(code, name.decode(errors="replace")) for code, _, _, name in filters]
+    return [(code, name) for code, _, name in _filters(dataset)]
 
 
 def gzip_filters(dataset: h5py.Dataset) -> tuple[int, ...]:
@@ -120,12 +117,11 @@ def outermost_filter(dataset: h5py.Dataset) -> int:
 
     Such as HDF5 has to unpack, which makes room for whatever the stream says.
     """
-    properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(position) for position in range(properties.get_nfilters())]
+    filters = _filters(dataset)
     if not filters:
         return 0
-    code, _, values, _ = filters[-1]
-    if code == _BITSHUFFLE and values[4:5] == (0,):  # without compression there is no header
+    code, values, _ = filters[-1]
+    if _is_plain(code, values):  # without a codec there is no header
         return 0
     return code if code in (*_HEADERS, _ZSTANDARD, h5py.h5z.FILTER_DEFLATE) else 0
 

@@ -11,6 +11,7 @@ import torch
 
 from nenya.data.cutouts import Cutouts
 from nenya.data.extremes import Extreme
+from nenya.data.pixels import ends
 from nenya.data.statistics import Apart, Outside, Statistics, all_constant
 from nenya.errors import DataError
 
@@ -52,7 +53,7 @@ def _constant(images: Cutouts, statistics: Statistics) -> str:
     found = f"{images.path}: all {len(images.usable)} usable cutouts of {images.key!r} are constant ({value} throughout"
     stored = torch.from_numpy(images.read_stored(images.usable[:_MOST_READ]))
     numbers, missing = images.packing.numbers(stored), images.packing.missing(stored)
-    low, high = images.packing.ends(stored, torch.zeros_like(stored, dtype=torch.bool) if missing is None else missing)
+    low, high = ends(numbers, missing)
     if not bool((high > low).any()):
         return f"{found}): there is nothing to learn from. Check how the file was made."
     steps = f" after {_steps(images)}" if _steps(images) else ""

@@ -26,7 +26,8 @@ from nenya.data.grids import require_cutouts
 from nenya.data.hdf5 import contents, find_dataset, looking_into
 from nenya.data.labels import read_labels
 from nenya.data.opening import open_file
-from nenya.data.pixels import Packing, travelling_type
+from nenya.data.pixels import Packing, is_usable, travelling_type
+from nenya.data.pixels import ends as find_ends
 from nenya.data.readers import Reader, open_reader
 from nenya.data.sources import Sources
 from nenya.data.unwritten import find_unwritten, require_written, written_only
@@ -157,7 +158,7 @@ class ImageFile:
     def ends(self) -> npt.NDArray[Any] | None:
         """Smallest and largest stored number of each channel of the usable cutouts [2, C]; None if none was looked at.
 
-        Those that are not missing. They cost nothing where the whole dataset is looked through anyway.
+        Those that are not missing. Where the whole dataset is looked through, they cost a pass over what is read.
         """
         _ = self.usable  # the look that finds both
         return self._ends
@@ -275,12 +276,11 @@ class ImageFile:
             missing = self.packing.missing(stored)
             assert missing is not None
             counts.append(missing.sum(dim=(2, 3)).numpy())
-            ends.append(torch.stack(self.packing.ends(stored, missing), dim=1).numpy())
+            ends.append(torch.stack(find_ends(self.packing.numbers(stored), missing), dim=1).numpy())
         num_missing = np.concatenate(counts)  # [N, C]
-        share = num_missing.sum(axis=1) / np.prod(self.shape[1:])
-        empty_channel = (num_missing == self.height * self.width).any(axis=1)
-        usable = np.flatnonzero((share <= self.max_nodata) & ~empty_channel)
+        usable = np.flatnonzero(is_usable(num_missing, self.height * self.width, self.max_nodata))
         if not len(usable):
+            share = num_missing.sum(axis=1) / np.prod(self.shape[1:])
             raise DataError(
                 f"{self.path}: no cutout of {self.key!r} is usable: all {len(self)} miss more than max_nodata = "
                 f"{self.max_nodata:g} of their pixels (the fullest misses {share.min():.0%}), or a whole channel. "

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nenya.data.attributes import Meaning, fit
+from nenya.data.attributes import Meaning, as_stored, fit
 from nenya.errors import DataError
 
 _MEND = "Give the virtual dataset the attributes that are true of all its parts, or copy the pixels into one dataset."
@@ -123,8 +123,8 @@ def _packing(meaning: Meaning) -> tuple[float, float, str]:
 
 def _marks(meaning: Meaning) -> set[float]:
     """Marks, with as many digits as count; what is not finite is missing anyway."""
-    with np.errstate(over="ignore"):
-        return {float(np.float32(mark)) for mark in meaning.marks if math.isfinite(mark)}
+    kind = meaning.dtype if meaning.dtype.kind == "f" else np.dtype(np.float64)
+    return {as_stored(mark, kind) for mark in meaning.marks if math.isfinite(mark)}
 
 
 _NOTHING = "none that change what the numbers mean"

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nenya.data.attributes import as_stored
+
 #: What torch has no arithmetic for, and the type that holds its values; only uint64 above 2^53 loses digits.
 _WIDER = {"b1": "u1", "u2": "i4", "u4": "i8", "u8": "f8"}
 
@@ -67,8 +69,7 @@ class Packing:
         """Make the packing of a dataset of type `dtype`; marks are rounded to its precision as its pixels are."""
         kind = np.dtype(dtype)
         if kind.kind == "f":
-            with np.errstate(over="ignore"):  # a mark beyond the type's range is stored as infinity
-                marks = [float(np.float64(mark).astype(kind).astype(np.float32)) for mark in marks]
+            marks = [as_stored(mark, kind) for mark in marks]
         return cls(kind.kind == "f", tuple(marks), factor, offset, scale, unsigned_bits)
 
     @property
@@ -136,26 +137,6 @@ class Packing:
             missing |= stored == mark
         return missing
 
-    def ends(self, stored: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
-        """Smallest and largest number that is not missing, of each channel of each cutout [B, C].
-
-        Args:
-            stored: Pixels as stored [B, C, H, W].
-            missing: Which of them are missing.
-
-        Returns:
-            Both; of a channel without a valid pixel the largest and the smallest number that there is.
-        """
-        numbers = self.numbers(stored)
-        low, high = numbers.amin(dim=(2, 3)), numbers.amax(dim=(2, 3))
-        some = missing.any(dim=3).any(dim=2).any(dim=1).nonzero().flatten()  # few, mostly
-        if len(some):
-            kind = torch.finfo(numbers.dtype) if numbers.is_floating_point() else torch.iinfo(numbers.dtype)
-            here, gaps = numbers[some], missing[some]
-            low[some] = here.masked_fill(gaps, kind.max).amin(dim=(2, 3))
-            high[some] = here.masked_fill(gaps, kind.min).amax(dim=(2, 3))
-        return low, high
-
     def to_float(self, stored: Tensor) -> Tensor:
         """Undo the packing and fill the gaps with the mean of the channel's valid pixels in that cutout.
 
@@ -190,3 +171,39 @@ class Packing:
 def _on_host(tensor: Tensor) -> bool:
     """Whether looking at a value costs nothing; on a GPU it would make the host wait."""
     return tensor.device.type == "cpu"
+
+
+def is_usable(num_missing: npt.NDArray[np.int64], num_pixels: int, max_nodata: float) -> npt.NDArray[np.bool_]:
+    """Which cutouts have few enough missing pixels to be used.
+
+    Args:
+        num_missing: Missing pixels of each channel [N, C].
+        num_pixels: Of a channel, H x W.
+        max_nodata: Largest share that may be missing of a cutout, 0 to 1; of no channel all may.
+
+    Returns:
+        [N].
+    """
+    share = num_missing.sum(axis=1) / (num_pixels * num_missing.shape[1])
+    few: npt.NDArray[np.bool_] = (share <= max_nodata) & (num_missing < num_pixels).all(axis=1)
+    return few
+
+
+def ends(numbers: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Smallest and largest number that is not missing, of each channel of each cutout.
+
+    Args:
+        numbers: [B, C, H, W], any numeric type.
+        missing: Which of them are missing; None for none.
+
+    Returns:
+        Both, [B, C]; of a channel without a valid number the largest and the smallest that there is.
+    """
+    low, high = numbers.amin(dim=(2, 3)), numbers.amax(dim=(2, 3))
+    some = () if missing is None else missing.any(dim=3).any(dim=2).any(dim=1).nonzero().flatten()  # few, mostly
+    if missing is not None and len(some):
+        kind = torch.finfo(numbers.dtype) if numbers.is_floating_point() else torch.iinfo(numbers.dtype)
+        here, gaps = numbers[some], missing[some]
+        low[some] = here.masked_fill(gaps, kind.max).amin(dim=(2, 3))
+        high[some] = here.masked_fill(gaps, kind.min).amax(dim=(2, 3))
+    return low, high

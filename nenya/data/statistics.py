@@ -16,6 +16,7 @@ from torch import Tensor
 from nenya.data.attributes import Meaning
 from nenya.data.cutouts import Cutouts
 from nenya.data.extremes import Counted, Extreme, count_absurd, find_extremes
+from nenya.data.pixels import ends as find_ends
 from nenya.errors import DataError
 
 #: At most so many cutouts are looked at, and so many pixels of them, ...
@@ -132,7 +133,7 @@ def look_at(images: Cutouts) -> Statistics:
     numbers, pixels, missing = packing.numbers(stored), packing.unpacked(stored), packing.missing(stored)
     if missing is not None and not bool(missing.any()):
         missing = None
-    low, high = _ends(pixels, missing)
+    low, high = find_ends(pixels, missing)
     if bool((low > high).any()):
         raise DataError(
             f"{images.path}: cutouts of {images.key!r} had valid pixels a moment ago, and have none now: the file is "
@@ -202,7 +203,7 @@ def all_constant(images: Cutouts) -> bool:
     step = -(-step // images.rows_per_read) * images.rows_per_read
     for start in range(0, len(rows), step):
         stored = torch.from_numpy(images.read_stored(rows[start : start + step]))
-        low, high = _ends(images.packing.unpacked(stored), images.packing.missing(stored))
+        low, high = find_ends(images.packing.unpacked(stored), images.packing.missing(stored))
         if bool((high > low).any()):
             return False
     return True
@@ -228,16 +229,6 @@ def _not_found(numbers: Tensor, images: Cutouts) -> tuple[float, ...]:
     declared = images.packing.marks[len(images.meaning.marks) :]
     numbers = numbers.to(torch.float32 if images.packing.floating else torch.float64)
     return tuple(mark for mark in declared if math.isfinite(mark) and not bool((numbers == mark).any()))
-
-
-def _ends(pixels: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Smallest and largest valid pixel of each channel of each cutout [B, C]; usable cutouts have one."""
-    if missing is None:
-        return pixels.amin(dim=(2, 3)), pixels.amax(dim=(2, 3))
-    return (
-        pixels.masked_fill(missing, torch.inf).amin(dim=(2, 3)),
-        pixels.masked_fill(missing, -torch.inf).amax(dim=(2, 3)),
-    )
 
 
 def _some(numbers: Tensor, missing: Tensor | None, most: int) -> npt.NDArray[Any]:

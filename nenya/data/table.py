@@ -6,7 +6,6 @@ Names are those of the historical tables where there are any. Times are UTC, lon
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from nenya.data.opening import open_file
 from nenya.errors import DataError
+from nenya.files import sha256_of
 
 _GROUP = 50_000  # rows that are written, and kept in memory, together
 _REQUIRED = ("lat", "lon", "row", "col", "datetime")  # of the historical tables, and of ours
@@ -273,8 +273,7 @@ def digest(path: str | os.PathLike[str]) -> str:
         DataError: No such file.
     """
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise DataError(f"the cutout table {path} cannot be read: {error.strerror}.") from error
 

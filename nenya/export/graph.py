@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -124,8 +123,3 @@ def describe_io(network: WholeNetwork, unit: str) -> dict[str, str]:
         "h": f"[B, {width}], float32: features of the encoder, for use; NaN where a cutout is not usable",
         "z": f"[B, {dims}], float32: output of the head, of length 1; NaN where a cutout is not usable",
     }
-
-
-def as_text(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as the metadata of the file: texts as they are, others as JSON."""
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}

@@ -14,7 +14,6 @@ from typing import Any
 import nenya
 from nenya.data.hdf5 import unit_of
 from nenya.data.images import ImageFile
-from nenya.data.loaders import open_images
 from nenya.errors import CheckpointError, DataError, OptionError
 from nenya.export import agreement, graph
 from nenya.export.agreement import Agreement
@@ -32,6 +31,7 @@ from nenya.export.contents import (
 from nenya.export.preprocessing import Preprocessing, WholeNetwork, as_dict
 from nenya.export.source import Source, feat_dim, read_source
 from nenya.folders import atomic_folder, require_replaceable
+from nenya.latents.trained import open_cutouts
 from nenya.models.resnet_big import STEM_CHANNELS
 from nenya.options import Options
 
@@ -159,7 +159,7 @@ def _open(source: Source, cutouts: str | os.PathLike[str] | None) -> ImageFile |
         if not path.is_file():
             logger.warning("the cutout file %s is not there: made cutouts are taken in its place", path)
             return None
-    return open_images(opt)
+    return open_cutouts(opt, opt.images_path, opt.train_key)
 
 
 def _preprocessing(

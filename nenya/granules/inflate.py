@@ -35,8 +35,7 @@ def reader(dataset: h5py.Dataset) -> Callable[[Index], Array] | None:
     inflate = _inflate()
     if inflate is None or dataset.chunks is None or dataset.dtype.kind not in "iuf" or not is_stored_plainly(dataset):
         return None
-    plist = dataset.id.get_create_plist()
-    filters = [plist.get_filter(place)[0] for place in range(plist.get_nfilters())]
+    filters = [code for code, _ in codecs.filters_of(dataset)]
     if filters not in ([_DEFLATE], [_SHUFFLE, _DEFLATE]):
         return None
     return functools.partial(_read, dataset, inflate, filters[0] == _SHUFFLE)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nenya.errors import DataError
+from nenya.files import sha256_of
 from nenya.granules.containers import is_zarr
 
 _ENDINGS = (".nc", ".nc4", ".nc3", ".cdf", ".netcdf", ".h5", ".hdf5", ".he5", ".hdf")
@@ -214,8 +215,7 @@ def checksum(path: Path, name: str) -> str:
         if not path.is_dir():
             if path.exists() and not path.is_file():  # a pipe would be waited for, a device may have no end
                 raise DataError(f"{name} is not an ordinary file.")
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return sha256_of(path)
         whole = hashlib.sha256()
         for file_path in sorted(file for file in path.rglob("*") if file.is_file()):
             whole.update(f"{file_path.relative_to(path).as_posix()} {checksum(file_path, name)}\n".encode())

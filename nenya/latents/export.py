@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from nenya.latents.store import Latents
 
 _ROWS = 16_384  # in memory together
 
+_MODEL = "nenya_model_digest"  # in the metadata of every such table
+
 #: Datasets of the cutout file -> `pp_type` of the table.
 _SIDES = {"train": 1, "valid": 0}
 
@@ -30,12 +33,18 @@ def require_exportable(path: Path, latents: Path, *, resume: bool) -> None:
     """
     if path.suffix != ".parquet":
         raise OptionError(f"--export is {path}; expected the name of a Parquet file, such as {latents.stem}.parquet.")
-    if path.is_dir() or (path.exists() and not resume):
-        raise OptionError(f"{path} is there already: choose another --export, or remove it.")
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow.parquet
     except ImportError as error:
         raise OptionError("--export needs pyarrow: pip install 'nenya[granules]'.") from error
+    if not path.exists():
+        return
+    is_own = False
+    if resume and path.is_file():  # an earlier run's, which is made again
+        with contextlib.suppress(OSError, pyarrow.ArrowException):
+            is_own = _MODEL.encode() in (pyarrow.parquet.read_schema(path).metadata or {})
+    if not is_own:
+        raise OptionError(f"{path} is there already: choose another --export, or remove it.")
 
 
 def write_table(latents: Path, path: Path) -> None:
@@ -105,7 +114,7 @@ def _pieces(file: Latents, key: str, columns: Any, order: npt.NDArray[np.int64] 
             "pp_idx": pyarrow.array(np.arange(start, stop)),
         }
         metadata = {
-            "nenya_model_digest": file.about.model_digest,
+            _MODEL: file.about.model_digest,
             "nenya_options": json.dumps(dict(file.about.options)),
         }
         if columns is not None:
@@ -113,7 +122,7 @@ def _pieces(file: Latents, key: str, columns: Any, order: npt.NDArray[np.int64] 
             places = pyarrow.array(rows, mask=rows < 0)
             for name in columns.schema.names:
                 if name not in arrays:
-                    arrays[name] = columns.column(name).combine_chunks().take(places)
+                    arrays[name] = columns.column(name).take(places).combine_chunks()
             if {"lat", "lon"} <= set(columns.schema.names):
                 lon, lat = (arrays[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("lon", "lat"))
                 arrays["geometry"] = pyarrow.array(_points(lon, lat), pyarrow.binary())

@@ -6,6 +6,7 @@ which the historical code forgot here; and what a checkpoint says of its own tra
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ import torch
 
 from nenya.data.augment import Views
 from nenya.data.hdf5 import dataset_names, has_dataset, listed
-from nenya.data.pixels import Packing
+from nenya.data.pixels import Packing, is_usable
 from nenya.errors import DataError
 from nenya.latents.encode import encode_blocks, encoding
 from nenya.latents.trained import Trained
@@ -47,8 +48,8 @@ def model_latents_extract(
     """Compute the latents z of cutouts, all in memory; `nenya latents` writes those of any number to a file.
 
     Args:
-        opt: Options; `batch_size_valid` counts. Those of the preprocessing are the checkpoint's own, and a difference
-            is a warning.
+        opt: Options; `batch_size_valid` counts for `debug`. Those of the preprocessing are the checkpoint's own, and a
+            difference is a warning.
         data_file: The HDF5 file; None with `in_loader`.
         model_path: The checkpoint, ours or a historical one.
         partitions: Datasets of the file; one that it lacks is left out, with a warning.
@@ -56,7 +57,7 @@ def model_latents_extract(
         remove_module: Without effect: what wrappers add to the names of weights is taken out where it is there.
         in_loader: Batches in place of the file's; the first item of each is cutouts [B, C, H, W].
         using_gpu: Compute on the GPU; None: if there is one.
-        debug: Only a few batches.
+        debug: Only two batches.
 
     Returns:
         z [N, D] by partition, float32, of unit length; NaN where a cutout is not usable.
@@ -69,9 +70,12 @@ def model_latents_extract(
     trained.move_to(choose_device(using_gpu is not False))
     size = opt.batch_size_valid
     if in_loader is not None:
-        batches = [np.asarray(batch[0], dtype=np.float32) for batch in in_loader]
-        pixels = np.concatenate(batches[:_DEBUG_BATCHES] if debug else batches)
-        return {partition: _encode(trained, pixels)[0] for partition in partitions}
+        some = itertools.islice(in_loader, _DEBUG_BATCHES if debug else None)
+        batches = [np.asarray(batch[0], dtype=np.float32) for batch in some]
+        if not batches:
+            raise DataError("in_loader yields no batches: give the cutouts to encode.")
+        latents = _encode(trained, np.concatenate(batches))[0]
+        return {partition: latents.copy() for partition in partitions}
     if data_file is None:
         raise DataError("there is neither a data_file nor an in_loader: give the cutouts to encode.")
     found = [partition for partition in partitions if has_dataset(data_file, partition)]
@@ -114,7 +118,8 @@ def get_latents(
         opt: As for `model_latents_extract`.
 
     Returns:
-        z [1, D], and the cutout as the network saw it, [1, C, h, w]: cropped, resized, demeaned.
+        z [1, D], NaN where too much of the cutout is missing, and the cutout as the network saw it, [1, C, h, w]:
+        cropped, resized, demeaned.
 
     Raises:
         NenyaError: The checkpoint or the cutout cannot be used.
@@ -140,7 +145,12 @@ def _encode(
     with encoding(trained.model, encoder.precision, encoder.device) as threads:
         latents = [found["z"] for _, found in encode_blocks(encoder, blocks, threads)]
     seen = [views.plain(packing.to_float(torch.from_numpy(block))).numpy() for _, block in blocks]
-    return np.concatenate(latents), np.concatenate(seen)
+    z = np.concatenate(latents)
+    missing = packing.missing(torch.from_numpy(pixels))
+    if missing is not None:
+        few = is_usable(missing.sum(dim=(2, 3)).numpy(), pixels.shape[2] * pixels.shape[3], trained.opt.max_nodata)
+        z[~few] = np.nan
+    return z, np.concatenate(seen)
 
 
 def calc_DT(  # noqa: N802  # the historical name

@@ -110,9 +110,11 @@ def _in_folder(sources: Sequence[Path], folder: Path) -> list[tuple[Path | None,
         raise OptionError(
             f"--out is {folder}, but there are {len(sources)} files of cutouts: give a folder for theirs."
         )
+    if not sources:
+        raise OptionError("no files of cutouts are given: give one or more, or None for that of the training.")
     names = [f"{source.stem}_latents.h5" for source in sources]
     twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None or not names:
+    if twice is not None:
         raise OptionError(f"the latents of two files would be called {twice}: encode them one by one.")
     return [(source, folder / name) for source, name in zip(sources, names, strict=True)]
 
@@ -238,8 +240,9 @@ def _write(
             rows[block.used] = latents[space]
         odd = ~np.isfinite(rows[block.used]).all(axis=1)
         if odd.any():
-            row = block.start + int(block.used[odd][0])
-            if np.isfinite(latents[space]).all():
+            first = np.flatnonzero(odd)[0]
+            row = block.start + int(block.used[first])
+            if np.isfinite(latents[space][first]).all():
                 raise OptionError(f"the latent of cutout {row} of {name!r} is beyond float16: use --dtype float32.")
             raise DataError(
                 f"the latent of cutout {row} of {name!r} is not finite: look at its pixels; they may be far from those "

@@ -9,7 +9,6 @@ Nothing is pickled.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ import numpy.typing as npt
 from nenya.data.contiguous import ContiguousReader
 from nenya.data.opening import open_file
 from nenya.errors import DataError
+from nenya.files import sha256_of
 
 Space = Literal["h", "z", "both"]
 
@@ -96,7 +96,6 @@ class Latents:
         path: The file.
         about: What it tells of itself.
         keys: Datasets of cutouts, as "train" and "valid".
-        num_dims: D, of the space that `key` alone names; see `dims` for the other.
 
     Raises:
         DataError: No such file, or no file of latents.
@@ -119,7 +118,6 @@ class Latents:
                 raise DataError(f"{self.path} is damaged: {key} and {key}_usable do not fit each other.")
         if not self.keys:
             raise DataError(f"{self.path} has no latents: {HINT}.")
-        self.num_dims = self.dims(self.keys[0])
 
     def _reader(self, file: h5py.File, name: str) -> tuple[ContiguousReader, np.dtype[Any], int]:
         dataset = file[name]
@@ -180,8 +178,7 @@ class Latents:
 
     def digest(self) -> str:
         """SHA-256 of the file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.path)
 
 
 def dataset_name(key: str, space: Literal["h", "z"], spaces: Space) -> str:

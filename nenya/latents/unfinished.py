@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nenya.errors import DataError, NenyaError, OptionError
-from nenya.files import atomic_write, put_in_place
+from nenya.files import UNFINISHED, atomic_write, put_in_place
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ def records(out: Path) -> list[Path]:
     """The records that there are."""
     name = f".{out.name}.unfinished-"
     there = out.parent.iterdir() if out.parent.is_dir() else ()
-    return sorted(path for path in there if path.name.startswith(name) and path.name[len(name) : -5].isdecimal())
+    pattern = re.compile(rf"{re.escape(name)}[0-9]+\.json")
+    return sorted(path for path in there if pattern.fullmatch(path.name))
 
 
 def merged(*spans: Span) -> list[Span]:
@@ -119,7 +122,8 @@ def require_same(before: Mapping[str, Any], wanted: Mapping[str, Any], out: Path
 
 def clear(out: Path) -> None:
     """Remove what is unfinished, the records last."""
-    for path in (unfinished_path(out), *records(out)):
+    killed = out.parent.glob(f"..{glob.escape(out.name)}.unfinished-*{UNFINISHED}*.json")  # while they wrote a record
+    for path in (*killed, unfinished_path(out), *records(out)):
         path.unlink(missing_ok=True)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
 
 from nenya.errors import CheckpointError
+from nenya.files import sha256_of
 
 LAST = "last.pth"
 PREVIOUS = "previous.pth"  # what `LAST` was before it was replaced, should the disk damage the newer one
@@ -46,7 +46,6 @@ def checkpoint_digest(path: Path) -> str:
         CheckpointError: It cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error

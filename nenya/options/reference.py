@@ -85,7 +85,7 @@ def as_markdown() -> str:
         "## Old names",
         "",
         "Where a file has several names of an option, the more specific one counts: `batch_size` gives way to any",
-        f"other, {' and '.join(f'`{name}`' for name in sorted(GIVING_WAY))} to the others of their option.",
+        f"other, and {', '.join(f'`{name}`' for name in sorted(GIVING_WAY))} give way to the others of their option.",
         "",
         "| old name | stands for |",
         "|---|---|",

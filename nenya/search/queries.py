@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import torch
 from nenya.data.augment import Views
 from nenya.data.hdf5 import dataset_names, has_dataset, listed
 from nenya.data.images import ImageFile
-from nenya.data.pixels import Packing, travelling_type
+from nenya.data.pixels import Packing, is_usable, travelling_type
 from nenya.errors import CheckpointError, DataError, OptionError
 from nenya.latents.encode import encode_blocks, encoding
 from nenya.latents.origin import are_own, find_model, model_places
@@ -219,8 +220,9 @@ def _load(path: Path) -> npt.NDArray[Any]:
 
 def _require_pixels(missing: npt.NDArray[np.bool_], max_nodata: float, names: Sequence[str]) -> None:
     """Refuse cutouts of which too much is missing."""
-    for name, gaps in zip(names, missing, strict=True):
-        if gaps.mean() > max_nodata or gaps.all(axis=(1, 2)).any():
+    usable = is_usable(missing.sum(axis=(2, 3)), math.prod(missing.shape[2:]), max_nodata)
+    for name, gaps, good in zip(names, missing, usable, strict=True):
+        if not good:
             raise DataError(
                 f"{name} misses {gaps.mean():.0%} of its pixels, or a whole channel; the model was trained on cutouts "
                 f"that miss at most {max_nodata:.0%}."

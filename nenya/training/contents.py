@@ -54,6 +54,7 @@ def unsound_part(state: Mapping[str, Any]) -> str:
         "random_state": "random_state" not in state or _is_random_state(state["random_state"]),
         "data": isinstance(state.get("data"), str | None),
         "valid_data": isinstance(state.get("valid_data"), str | None),
+        "table": _is_table(state.get("table")),
         "num_processes": _is_whole(state.get("num_processes", 1)) and 0 < state.get("num_processes", 1) < 10**6,
         "nenya_version": isinstance(state.get("nenya_version", ""), str),
     }
@@ -67,11 +68,17 @@ def unsound_part(state: Mapping[str, Any]) -> str:
     return _odd_optimizer(state["optimizer"])
 
 
+def _is_table(value: object) -> bool:
+    """Whether something is what tells the cutout table: name and digest; None where there was none."""
+    texts = isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    return value is None or texts
+
+
 def unsound_position(state: Mapping[str, Any], num_batches: int | None) -> str:
-    """What in a checkpoint that has no odd part can still not be that of a run under way; empty if nothing.
+    """What in a checkpoint without an unsound part can still not be that of a run under way; empty if nothing.
 
     Args:
-        state: A checkpoint without an odd part.
+        state: A checkpoint without an unsound part.
         num_batches: Batches of an epoch; None where they need not be those of the run that wrote it.
     """
     losses = state.get("partial_losses", [])

@@ -148,6 +148,7 @@ def filtered(path, *codes):
          "scaleoffset": lambda: properties.set_scaleoffset(h5py.h5z.SO_INT, 0),
          "lzf": lambda: properties.set_filter(h5py.h5z.FILTER_LZF, 0, (4, 261, 24 * 256 * 2)),
          "bitshuffle": lambda: properties.set_filter(32008, 0, (0, 0)),
+         "bitshuffle, unset": lambda: properties.set_filter(32008, 0, ()),
          "bitshuffle with LZ4": lambda: properties.set_filter(32008, 0, (0, 2))}[code]()  # fmt: skip
     data = np.random.default_rng(0).integers(0, 99, (24, *FRAME)).astype("i2")
     with h5py.File(path, "w") as file:
@@ -171,6 +172,7 @@ def test_two_codecs_in_a_row_are_refused_by_name(tmp_path, codes):
 @pytest.mark.parametrize(
     "codes",
     [("shuffle", "gzip", "checksum"), ("scaleoffset", "gzip"), ("bitshuffle", "gzip"), ("bitshuffle with LZ4",),
+     ("bitshuffle, unset", "gzip"), ("bitshuffle, unset",),
      ("shuffle", "lzf"), ("checksum", "gzip")],
 )  # fmt: skip
 @pytest.mark.parametrize("cache_mb", [0, 1])

@@ -61,11 +61,16 @@ def test_debug_is_a_few_batches(opt, model, file):
 
 
 def test_a_loader_takes_the_place_of_the_file(opt, model, file, pixels):
+    pixels[[3, 4]] = np.nan  # as in the file
     loader = DataLoader(TensorDataset(torch.from_numpy(pixels)), batch_size=4)
     found = model_latents_extract(opt, None, model, partitions=["valid"], in_loader=loader)["valid"]
     expected = model_latents_extract(opt, file, model)["train"]
     kept = np.isfinite(expected).all(axis=1)
     np.testing.assert_allclose(found[kept], expected[kept], rtol=1e-5, atol=1e-6)
+    assert 0 < np.count_nonzero(kept) < len(kept)
+    assert np.isnan(found[~kept]).all()  # not usable, wherever it comes from
+    with pytest.raises(DataError, match="no batches"):
+        model_latents_extract(opt, None, model, in_loader=[])
 
 
 def test_an_image_gives_z_and_what_the_network_saw(opt, model, pixels):

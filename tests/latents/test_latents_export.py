@@ -106,6 +106,22 @@ def test_a_table_that_has_changed_since_is_refused(made, tmp_path):
     assert not (tmp_path / "l.parquet").exists()
 
 
+@pytest.mark.parametrize("what", ["text", "the cutout table"])
+def test_a_resumed_run_replaces_its_own_table_and_no_other(made, tmp_path, what):
+    path = tmp_path / "c.parquet"  # where the cutout table belongs
+    if what == "text":
+        path.write_text("mine")
+    else:
+        write_cutout_table(path, made[1])
+    before = path.read_bytes()
+    with pytest.raises(OptionError, match="is there already"):
+        write_latents(*made, tmp_path / "l.h5", export=path, resume=True)
+    assert path.read_bytes() == before
+    for resume in (False, True):
+        write_latents(*made, tmp_path / "l.h5", export=tmp_path / "l.parquet", resume=resume)
+    assert pyarrow.parquet.read_table(tmp_path / "l.parquet").num_rows == 16
+
+
 def test_what_is_in_the_way_is_known_before_anything_is_encoded(made, tmp_path):
     (tmp_path / "there.parquet").write_text("mine")
     for name, message in (("there.parquet", "is there already"), ("l.csv", "expected the name of a Parquet file")):

@@ -119,9 +119,9 @@ def survives(mutant: Mutant, folder: Path, limit: float) -> bool:
 def _passes(module: str, folder: Path, limit: float) -> bool:
     bounded = ["/bin/sh", "-c", f'ulimit -v {MOST_KB}; exec "$@"', "sh"]  # an endless list is noticed, too
     command = [*bounded, sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TARGETS[module]]
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    variables = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     tests = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command, cwd=folder, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
     try:

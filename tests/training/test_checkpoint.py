@@ -218,6 +218,7 @@ ODD = [
     *(put("num_processes", value) for value in (None, 0, -1, True, 2.0, 10**300, "2")),
     *(put("data", value) for value in (3, ["a"], laughs())),
     *(put("valid_data", value) for value in (3, {"a": 1})),
+    *(put("table", value) for value in ("cutouts.parquet", {"name": 3}, {3: "x"}, laughs())),
     put("nenya_version", 3),
     *(put("opt", "temp", value) for value in (ONES, {"a": ONES}, laughs(), b"0.1")),
     put("opt", 3, "x"), put("opt", {}), put("opt", {"temp": 0.07}),
