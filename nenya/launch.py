@@ -8,15 +8,12 @@ Each is the leader of a session, so that a signal reaches it once, from here, an
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -80,6 +77,8 @@ def start(processes: int, arguments: Sequence[str]) -> int:
     Raises:
         NenyaError: The processes cannot be started.
     """
+    import tempfile  # here, as in what follows: the command line is up sooner without it
+
     try:
         with (
             tempfile.TemporaryDirectory(prefix="nenya-", ignore_cleanup_errors=True) as folder,  # for the user alone
@@ -152,6 +151,8 @@ def _started(command: Sequence[str], processes: int, rendezvous: Path) -> Iterat
 
 def _loopback_alone() -> dict[str, str]:
     """The variables by which gloo and NCCL listen on the loopback interface only, whatever the user's are."""
+    import socket
+
     names = {name for _, name in socket.if_nameindex()}
     loopback = next((name for name in ("lo", "lo0") if name in names), None)  # Linux, macOS
     return {} if loopback is None else {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": f"={loopback}"}
@@ -239,6 +240,8 @@ def end_with_launcher(environment: MutableMapping[str, str] = os.environ) -> Non
     if pipe is None:
         return
     if sys.platform == "linux":
+        import ctypes
+
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with, args=(int(pipe),), name="nenya-launcher", daemon=True).start()
 
