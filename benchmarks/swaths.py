@@ -121,9 +121,9 @@ def write(path: Path, number: int, size: Size, clear: float = 0.3) -> None:
 
         def put(name: str, data: npt.NDArray[Any], attributes: dict[str, Any], big: bool = True) -> None:
             dimensions = ("nj", "ni") if data.ndim == 2 else ("time", "nj", "ni")
-            chunks = (rows, columns) if big else (2 * rows, 2 * columns)
-            chunks = chunks if data.ndim == 2 else (1, *chunks)
-            chunks = tuple(min(c, n) for c, n in zip(chunks, data.shape, strict=True))
+            tile = (rows, columns) if big else (2 * rows, 2 * columns)
+            wanted = tile if data.ndim == 2 else (1, *tile)
+            chunks = tuple(min(c, n) for c, n in zip(wanted, data.shape, strict=True))
             variable = file.create_variable(name, dimensions, data=data, chunks=chunks, **pack)
             for key, value in attributes.items():
                 variable.attrs[key] = value

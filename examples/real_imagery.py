@@ -79,7 +79,7 @@ def experiment(
         "experiment": name,
         "seed": seed,
         "seconds": seconds,
-        "precision": str(choose_precision(trained.opt.precision, trained.device)),
+        "precision": str(choose_precision(trained.opt.precision, trained.step.device)),
         "retrieval": after.retrieval_top1,
         "retrieval_untrained": before.retrieval_top1,
         "effective_rank": after.effective_rank,

@@ -16,7 +16,7 @@ import typer
 import yaml
 from torch.distributed.run import get_args_parser
 
-from examples import accumulation, communication
+from examples import accumulation, communication, real_imagery
 from nenya.cli import app, train
 from nenya.launch import GRACE
 from nenya.options import table
@@ -295,3 +295,21 @@ def test_the_accumulation_example_shows_what_it_says(monkeypatch):
     assert losses[2] < losses[0] - 0.5  # fewer negatives: about log 2
     assert angles[:2] == [0, 0]
     assert angles[2] > 1
+
+
+# ---- real_imagery.py
+
+
+def test_the_experiments_on_real_imagery_run_and_are_not_repeated(tiny_file, image_file, tmp_path, monkeypatch, capsys):
+    options = json.loads(tiny_file().read_text())
+    mine = {key: value for key, value in options.items() if key not in ("images_file", "model_root")}
+    monkeypatch.setattr(real_imagery, "COMMON", mine)
+    monkeypatch.setattr(real_imagery, "EXPERIMENTS", {"made": {"images_file": image_file.name, "epochs": 1}})
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["real_imagery.py", str(image_file.parent), "--out", str(tmp_path / "o")])
+        real_imagery.main()
+    (line,) = (tmp_path / "o" / "results.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    assert row["precision"] in ("torch.float32", "torch.bfloat16")
+    assert all(0 <= row[name] <= 1 for name in ("retrieval", "knn", "knn_untrained", "knn_pixels"))
+    assert "| made | 0 |" in capsys.readouterr().out

@@ -107,7 +107,7 @@ def _untrained(path: Path, **options: object) -> Path:
 def _bare_rate(model: Path, sizes: _Sizes) -> float:
     """Cutouts per second of the network alone, as one would write it: one batch, already in memory."""
     network, _ = load_model(model)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     pixels = torch.randn(min(BATCH, sizes.num_cutouts), 1, sizes.image_size, sizes.image_size)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     cpu = torch.device("cpu")

@@ -198,7 +198,7 @@ def _by_torch(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, towards:
     wanted = [towards == "images", towards == "weights", False]
     gradients = torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, wanted)
     (found,) = (gradient for gradient in gradients if gradient is not None)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _random(*shape: int) -> Tensor:
