@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class Trained:
             CheckpointError: There is none, it is damaged, or its options cannot be used.
         """
         path = find_checkpoint(place)
-        state = read_checkpoint(path)
+        state, digest = _read(path)
         model, options = rebuild(state, path)
         try:
             with silent():  # options without effect have been told when it was trained
@@ -72,7 +73,7 @@ class Trained:
         if shapes:
             channels = (shapes[0][0],)
         sizes = tuple(dict.fromkeys((height, width) for _, height, width in shapes))
-        return cls(path, checkpoint_digest(path), model, opt, channels, sizes)
+        return cls(path, digest, model, opt, channels, sizes)
 
     def move_to(self, device: torch.device) -> None:
         """Bring the network to where it computes, in the layout that convolutions want."""
@@ -180,6 +181,28 @@ class Trained:
         return Encoder(
             self.model, to_float, views, self.opt.precision, device, spaces, num_views, block_size(views, device)
         )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    """What a checkpoint holds and its SHA-256; of one and the same file, also while a training replaces it.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    while True:
+        before = _stamp(path)
+        state, digest = read_checkpoint(path), checkpoint_digest(path)
+        if _stamp(path) == before:
+            return state, digest
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced; None where there is none, which the reader tells best."""
+    try:
+        told = path.stat()
+    except OSError:
+        return None
+    return told.st_ino, told.st_mtime_ns, told.st_size
 
 
 def open_cutouts(opt: Params, cutouts: Path, key: str) -> ImageFile:

@@ -6,13 +6,16 @@ import hashlib
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from nenya.data.images import ImageFile
 from nenya.errors import CheckpointError, DataError
+from nenya.latents import trained
 from nenya.latents.origin import cutouts_digest, find_model, model_places, open_own
 from nenya.latents.store import Latents
 from nenya.models.checkpoints import find_checkpoint
 from nenya.params import Params
+from tests.latents.making import write_model
 from tests.search.conftest import ABOUT, write_latents
 
 
@@ -59,3 +62,22 @@ def test_own_cutouts_are_told_from_others_also_in_a_group(tmp_path):
     assert len(open_own(latents, tmp_path / "own.h5", "deep_fields", opt)) == 5
     with pytest.raises(DataError, match=r"other\.h5 has as many cutouts of 'deep/fields' .* but other ones"):
         open_own(latents, tmp_path / "other.h5", "deep_fields", opt)
+
+
+def test_a_checkpoint_that_a_training_replaces_meanwhile_is_read_with_its_own_digest(tiny, tmp_path, monkeypatch):
+    opt = tiny()
+    path, newer = (write_model(opt, tmp_path / name, seed=seed) for seed, name in enumerate(("m.pth", "newer.pth")))
+    expected = trained.Trained.load(newer)
+    read = trained.read_checkpoint
+
+    def replaced_meanwhile(file):
+        state = read(file)
+        if newer.exists():
+            newer.replace(path)
+        return state
+
+    monkeypatch.setattr(trained, "read_checkpoint", replaced_meanwhile)
+    found = trained.Trained.load(path)
+    assert found.digest == expected.digest
+    for one, other in zip(found.model.parameters(), expected.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
