@@ -40,7 +40,6 @@ class Extract:
         packing: What the pixels mean.
         variable: Name of the variable.
         shape: Rows and columns of the granule.
-        num_times: Fields in it.
         tally: What was seen.
         rule: The quality rule in words; "" for none.
         reason: Why there is no cutout; "" where there is one.
@@ -52,7 +51,6 @@ class Extract:
     packing: Packing
     variable: str
     shape: tuple[int, int]
-    num_times: int
     tally: Tally
     rule: str = ""
     reason: str = ""
@@ -107,7 +105,6 @@ def extract(path: Path, source: str, checksum: str, settings: Settings, keep: Ke
             packing,
             granule.found.variable.name,
             granule.shape,
-            len(granule.times),
             tally,
             "" if levels is None else levels.describe(settings.quality),
             "" if columns else _reason(granule, tally, settings),

@@ -39,7 +39,6 @@ class Header:
         variable: Name of the variable.
         packing: What its pixels mean.
         shape: Its rows and columns.
-        num_times: Fields in it.
         windows: Windows of the grid.
         kept: Cutouts: rows of the table.
         train: Of these, for training.
@@ -60,7 +59,6 @@ class Header:
     variable: str
     packing: Packing
     shape: tuple[int, int]
-    num_times: int
     windows: int
     kept: int
     train: int
@@ -102,7 +100,7 @@ def header_of(source: Source, checksum: str, found: Extract) -> Header:
     """Put the header of a part together."""
     tally, sides = found.tally, found.columns.get("pp_type", np.zeros(0, np.int64))
     return Header(
-        source.name, source.filename, checksum, found.variable, found.packing, found.shape, found.num_times,
+        source.name, source.filename, checksum, found.variable, found.packing, found.shape,
         tally.windows, len(sides), int((sides == TRAIN).sum()), int((sides == VALID).sum()), tally.any_clear,
         tally.out_of_range, tally.lost_to_range, found.rule, found.reason, found.out_size,
         bool(found.columns) and bool(np.isnat(found.columns["datetime"]).any()), found.remarks,

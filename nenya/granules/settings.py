@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -128,11 +127,6 @@ class Settings:
             if values[name] is not None:
                 values[name] = tuple(values[name])
         return cls(**values)
-
-    @property
-    def digest(self) -> str:
-        """64 bits, hexadecimal, that differ where any value does."""
-        return hashlib.sha256(self.as_json().encode()).hexdigest()[:16]
 
     def differences(self, other: Settings) -> list[str]:
         """The attributes in which two differ, each with both values."""
