@@ -21,7 +21,7 @@ from nenya.place import num_cores
 
 T = TypeVar("T")
 
-_RENEWED_AFTER = 200  # granules: a process whose libraries leak does not grow for ever
+_RENEWED_AFTER = 1000  # granules: a process whose libraries leak does not grow for ever
 _AHEAD = 4  # granules in waiting for each worker
 _AHEAD_ELSEWHERE = 256  # for an executor whose size is not known
 
