@@ -22,6 +22,7 @@ from nenya.errors import (
     OtherProcessError,
 )
 from nenya.evaluate import evaluate
+from nenya.mapping import map_
 from nenya.searching import search
 from nenya.stdout import ReaderGoneError, complain, guarded_output, let_go, say
 
@@ -157,6 +158,7 @@ app.command()(cutouts)
 app.command()(latents)
 app.command()(evaluate)
 app.command()(search)
+app.command("map")(map_)
 
 
 @app.command()

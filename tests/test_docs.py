@@ -76,7 +76,7 @@ def small(monkeypatch):
 
 @with_blocks("python")
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, place, small, quick_pictures, request):
-    if page.name == "similar.md":
+    if page.name in ("similar.md", "map.md"):
         request.getfixturevalue("latents")
     (last,) = (place / "models").glob("*/last.pth")
     names = {"sst": np.zeros((9016, 64, 64), np.float32)} if page.name == "data.md" else {}

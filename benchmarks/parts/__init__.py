@@ -23,12 +23,13 @@ NAMES = (
     "granules",
     "latents",
     "search",
+    "map",
     "evaluate",
     "cuda",
     "compile",
 )
 #: Only where they are asked for: they explain choices within Nenya, and take minutes.
-ON_DEMAND = ("network", "accumulate", "processes", "granules", "latents", "search", "evaluate", "compile")
+ON_DEMAND = ("network", "accumulate", "processes", "granules", "latents", "search", "map", "evaluate", "compile")
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

@@ -12,10 +12,6 @@ multiplies blocks that stay in its cache, and no other pass over the data is mad
 from __future__ import annotations
 
 import functools
-import os
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +21,7 @@ from torch import Tensor
 
 from nenya.errors import DataError, OptionError
 from nenya.evaluation.health import cosine_rounding
-from nenya.place import num_cores
+from nenya.search.threads import in_threads
 from nenya.search.vectors import Block, Float, Rows, Vectors
 
 _BLOCK_NUMBERS = 2**19  # of a block: 1 MB in float16, 2 MB widened
@@ -141,7 +137,7 @@ class ExactSearch:
             if allowed[block.place : block.place + block.stop - block.start].any()
         )  # fmt: skip
         work = functools.partial(self._look_at, question, allowed)
-        for numbers, owners, values in _in_threads(work, blocks):
+        for numbers, owners, values in in_threads(work, blocks):
             question.add(numbers, owners, values)
         return question.answers(self.vectors.num_dims)
 
@@ -274,44 +270,3 @@ class _Question:
             in_order(numbers[owners == query], values[owners == query], width, self.count)
             for query in range(len(self.queries))
         ]
-
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    """Threads in which torch computes with one thread each: blocks are too small to be shared, and wait for no other.
-
-    The number of threads is torch's setting for a thread, and for those that are started later: the latter is put back.
-    """
-    before, count = torch.get_num_threads(), num_cores()
-    together = threading.Barrier(count)
-
-    def begin() -> None:
-        torch.get_num_threads()  # the first call takes over the setting
-        torch.set_num_threads(1)
-
-    pool = ThreadPoolExecutor(count, "nenya-search", begin)
-    for future in [pool.submit(together.wait) for _ in range(count)]:  # so that all are started
-        future.result()
-    torch.set_num_threads(before)
-    return pool
-
-
-if hasattr(os, "register_at_fork"):  # the threads stay with the parent
-    os.register_at_fork(after_in_child=_threads.cache_clear)
-
-
-def _in_threads(work: functools.partial[tuple[Rows, Rows, Float]], blocks: Iterator[Block]) -> Iterator[
-    tuple[Rows, Rows, Float]
-]:  # fmt: skip
-    """Do the work with each block, several at a time; results in order."""
-    pool, waiting = _threads(), []
-    try:
-        for block in blocks:
-            waiting.append(pool.submit(work, block))
-            if len(waiting) >= 2 * num_cores():
-                yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()
-    finally:
-        for future in waiting:
-            future.cancel()

@@ -105,7 +105,7 @@ def draw(path: Path, answers: Sequence[Answer], pixels: Pixels, facts: Facts | N
     rows = [_panels(answer, pixels, facts, _MOST if len(shown) == 1 else _COLUMNS - 1) for answer in shown]
     if len(rows) == 1:
         rows = [rows[0][start : start + _COLUMNS] for start in range(0, len(rows[0]), _COLUMNS)]
-    limits = _limits([panel.field for row in rows for panel in row], pixels.demeaned)
+    limits = limits_of([panel.field for row in rows for panel in row], pixels.demeaned)
     size = (_SIDE * _COLUMNS + 1, (_SIDE + 0.35) * len(rows) + 0.4)
     with picture(path, size, 100, layout="constrained") as figure:
         axes = figure.subplots(len(rows), _COLUMNS, squeeze=False)
@@ -138,7 +138,7 @@ def _frame(axis: Any) -> None:  # noqa: ANN401  # matplotlib's axes
 def _panels(answer: Answer, pixels: Pixels, facts: Facts | None, most: int) -> list[_Panel]:
     found = [
         _Panel(
-            _centred(pixels.read(key, int(row)), pixels.demeaned),
+            centred(pixels.read(key, int(row)), pixels.demeaned),
             f"{similarity:.3f}  {key}:{row}{_told(facts, int(number))}",
             is_query=False,
         )
@@ -148,7 +148,7 @@ def _panels(answer: Answer, pixels: Pixels, facts: Facts | None, most: int) -> l
     ]
     query = _of_query(answer.query, pixels)
     title = f"query {printable(answer.query.name)}{_told(facts, answer.query.own)}"
-    return [_Panel(_centred(query, pixels.demeaned), title, is_query=True), *found]
+    return [_Panel(centred(query, pixels.demeaned), title, is_query=True), *found]
 
 
 def _of_query(query: Query, pixels: Pixels) -> Field:
@@ -172,7 +172,8 @@ def _told(facts: Facts | None, number: int) -> str:
     return f"\n{where}{when}".rstrip()
 
 
-def _centred(field: Field, demeaned: bool) -> Field:
+def centred(field: Field, demeaned: bool) -> Field:
+    """A field without its mean, where the training took it away; NaN where a pixel is missing."""
     known = field[np.isfinite(field)]
     if not demeaned or not len(known):
         return field
@@ -180,7 +181,7 @@ def _centred(field: Field, demeaned: bool) -> Field:
     return result
 
 
-def _limits(fields: Sequence[Field], demeaned: bool) -> tuple[float, float]:
+def limits_of(fields: Sequence[Field], demeaned: bool) -> tuple[float, float]:
     """The colour scale of all: from the 1st to the 99th percentile, about zero where the means are gone."""
     values = np.concatenate([field[np.isfinite(field)] for field in fields])
     if not len(values):

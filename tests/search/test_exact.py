@@ -10,7 +10,7 @@ import torch
 from nenya.errors import DataError, OptionError
 from nenya.evaluation.neighbours import nearest_neighbours
 from nenya.latents.store import Latents
-from nenya.search import exact
+from nenya.search import exact, threads
 from nenya.search.exact import ExactSearch, unit
 from nenya.search.vectors import Vectors
 
@@ -124,7 +124,7 @@ def test_a_latent_of_length_zero_is_near_to_none(vectors):
 
 def test_torch_keeps_its_threads_in_every_other_thread(vectors):
     before = torch.get_num_threads()
-    exact._threads.cache_clear()
+    threads._threads.cache_clear()
     torch.set_num_threads(3)
     try:
         mine = vectors(np.eye(24))
