@@ -25,6 +25,7 @@ from nenya.evaluate import evaluate
 from nenya.mapping import map_
 from nenya.searching import search
 from nenya.stdout import ReaderGoneError, complain, guarded_output, let_go, say
+from nenya.visiting import portal
 
 if TYPE_CHECKING:
     from nenya.params import Params
@@ -159,6 +160,7 @@ app.command()(latents)
 app.command()(evaluate)
 app.command()(search)
 app.command("map")(map_)
+app.command()(portal)
 
 
 @app.command()

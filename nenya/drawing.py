@@ -16,6 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from nenya.errors import NenyaError
 from nenya.files import atomic_write
 
@@ -61,6 +64,19 @@ def picture(path: str | os.PathLike[str], size: tuple[float, float], dpi: int, *
         figure.savefig(image, dpi=dpi, format="png")
     with atomic_write(path) as temporary:
         temporary.write_bytes(image.getbuffer())
+
+
+def colour_table(name: str) -> npt.NDArray[np.uint8]:
+    """One of matplotlib's colour maps as red, green and blue, from its low end to its high end [256, 3].
+
+    Raises:
+        NenyaError: matplotlib cannot be used.
+    """
+    _matplotlib()
+    from matplotlib import colormaps
+
+    colours: npt.NDArray[np.uint8] = colormaps[name](np.arange(256) / 255, bytes=True)[:, :3].copy()
+    return colours
 
 
 def attempt(draw: Callable[[], None], path: Path) -> bool:

@@ -32,7 +32,7 @@ BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 #: What a block may be; one without a language is of commands.
 LANGUAGES = {"python", "json", "", "text", "{toctree}", "{eval-rst}"}
 #: Programs whose arguments are not ours to check.
-OTHERS = {"pip", "cd", "source"}
+OTHERS = {"pip", "cd", "source", "ssh"}
 
 
 def blocks(page, *languages):

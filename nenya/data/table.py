@@ -140,12 +140,12 @@ def read_arrow(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401  # pyarrow 
         DataError: As for `read`.
     """
     table = _open(Path(path))
-    with _reading(f"the cutout table {path}"):
+    with reading(f"the cutout table {path}"):
         return table.read()
 
 
 @contextlib.contextmanager
-def _reading(what: str) -> Iterator[None]:
+def reading(what: str) -> Iterator[None]:
     """Turn what pyarrow raises into one error."""
     import pyarrow
 
@@ -194,6 +194,15 @@ def units(path: str | os.PathLike[str]) -> dict[str, str]:
     return {field.name: (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace") for field in schema}
 
 
+def open_any(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401  # pyarrow has no type information
+    """Open a table of any origin, to be read in parts, as a `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        DataError: No such file, or no Parquet.
+    """
+    return _open(Path(path), required=())
+
+
 def take(path: str | os.PathLike[str], rows: npt.NDArray[np.int64]) -> Any:  # noqa: ANN401  # no type information
     """Read some rows of a table of any origin, with all columns and what the file tells of them.
 
@@ -211,7 +220,7 @@ def take(path: str | os.PathLike[str], rows: npt.NDArray[np.int64]) -> Any:  # n
     ends = np.cumsum([table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)])
     groups = np.searchsorted(ends, rows, side="right")
     needed = np.unique(groups)
-    with _reading(f"the cutout table {path}"):
+    with reading(f"the cutout table {path}"):
         some = table.read_row_groups(needed.tolist())
     sizes = np.diff(ends, prepend=0)[needed]
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]]) - (ends[needed] - sizes)
@@ -230,9 +239,14 @@ def _column(  # the table is pyarrow's, which has no type information
     """
     if name not in table.schema_arrow.names:
         raise DataError(f"the cutout table has no column {name}; it has {', '.join(table.schema_arrow.names)}.")
-    with _reading(f"the column {name} of the cutout table"):
+    with reading(f"the column {name} of the cutout table"):
         values = table.read(columns=[name]).column(name)
         values = values if rows is None else values.take(rows)
+    return as_array(values)
+
+
+def as_array(values: Any) -> npt.NDArray[Any]:  # noqa: ANN401  # pyarrow has no type information
+    """A column, or a part of one, in NumPy; instants in microseconds, UTC, NaT where there is none."""
     if not str(values.type).startswith("timestamp"):
         plain: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
         return plain
@@ -249,10 +263,10 @@ def about(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _about(table: Any) -> dict[str, str]:  # noqa: ANN401  # pyarrow has no type information
-    metadata = table.schema_arrow.metadata or {}
+    kept = table.schema_arrow.metadata or {}
     return {
         key.decode("utf-8", "replace")[6:]: value.decode("utf-8", "replace")
-        for key, value in metadata.items()
+        for key, value in kept.items()
         if key.startswith(b"nenya_")
     }
 

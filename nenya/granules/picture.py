@@ -1,17 +1,14 @@
-"""`cutouts.png`: where the cutouts of each side are, their DT and clear fraction, and their months.
-
-The coastline is that of Natural Earth (naturalearthdata.com, 1:110 million), which is in the public domain.
-"""
+"""`cutouts.png`: where the cutouts of each side are, their DT and clear fraction, and their months."""
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nenya.coastlines import coastline
 from nenya.data.table import Columns
 from nenya.drawing import picture
 
@@ -44,13 +41,6 @@ class Sample:
     def rows(self) -> dict[str, npt.NDArray[Any]]:
         """The rows."""
         return self._rows
-
-
-def coastline() -> npt.NDArray[np.float32]:
-    """Lines of longitude and latitude [n, 2], NaN between them."""
-    with resources.files("nenya.granules").joinpath("coastline.npz").open("rb") as file:
-        lines: npt.NDArray[np.float32] = np.load(file)["lonlat"]
-    return lines
 
 
 def draw(sample: Sample, unit: str, path: Path) -> None:

@@ -21,6 +21,7 @@ from nenya.latents.store import About
 #: How `pp_type` tells a side.
 _SIDES: Mapping[object, str] = {1: "train", 0: "valid", "train": "train", "valid": "valid"}
 _PREFIXES = ("", "ulmo_")
+_BATCH = 2**17  # rows that are read together
 
 
 def rows_in_table(path: Path, counts: Mapping[str, int], about: About) -> dict[str, npt.NDArray[np.int64]]:
@@ -42,16 +43,17 @@ def rows_in_table(path: Path, counts: Mapping[str, int], about: About) -> dict[s
     if prefix is None:
         missing = " and ".join(name for name in ("pp_type", "pp_idx") if name not in names)
         raise DataError(f"{path} does not tell which row is which cutout: it has no column {missing}.")
-    kind, index = table.columns(path, [f"{prefix}pp_type", f"{prefix}pp_idx"]).values()
+    kind = _Codes(path, f"{prefix}pp_type")
+    index = table.columns(path, [f"{prefix}pp_idx"])[f"{prefix}pp_idx"]
     of_file = np.ones(len(index), dtype=bool)
     if "pp_file" in names:
-        files = table.columns(path, ["pp_file"])["pp_file"]
-        if len(_distinct(files)) > 1:
-            of_file = _which(files, lambda name: Path(str(name)).name == Path(about.cutouts).name)
+        files = _Codes(path, "pp_file")
+        if len(files.values) > 1:
+            of_file = files.which(lambda name: Path(str(name)).name == Path(about.cutouts).name)
     rows = {}
     for key, count in counts.items():
         side = _side(key, about)
-        here = np.flatnonzero(_which(kind, functools.partial(_is_of, side, key)) & of_file)
+        here = np.flatnonzero(kind.which(functools.partial(_is_of, side, key)) & of_file)
         numbers = _numbers(index[here])
         if len(here) != count or not np.array_equal(np.sort(numbers), np.arange(count)):
             raise DataError(
@@ -68,17 +70,47 @@ def _is_of(side: str, key: str, value: object) -> bool:
     return isinstance(value, int | float | str) and (_SIDES.get(value) == side or value == key)
 
 
-def _which(values: npt.NDArray[Any], wanted: Callable[[Any], bool]) -> npt.NDArray[np.bool_]:
-    """Which values are wanted; each is asked about once, however often it is there."""
-    chosen = {value for value in _distinct(values) if wanted(value)}
-    return np.fromiter((value in chosen for value in values.tolist()), bool, len(values))
+class _Codes:
+    """A column of few different values as their numbers, since a text for each of ten million rows fills the memory.
+
+    Args:
+        path: The table.
+        name: The column.
+
+    Attributes:
+        values: The different values; None is one where some are not known.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        import pyarrow
+
+        places: dict[Any, int] = {}
+        parts = []
+        with table.reading(f"the column {name} of the cutout table"):
+            for batch in table.open_any(path).iter_batches(_BATCH, columns=[name]):
+                try:
+                    encoded = _as_dictionary(batch.column(name))
+                except (pyarrow.ArrowNotImplementedError, TypeError) as error:
+                    raise DataError("a column of the cutout table holds lists; expected numbers or texts.") from error
+                here = [places.setdefault(value, len(places)) for value in [*encoded.dictionary.to_pylist(), None]]
+                codes = encoded.indices.fill_null(len(here) - 1).to_numpy(zero_copy_only=False)
+                parts.append(np.array(here, np.int32)[codes])
+        self._codes = np.concatenate([np.empty(0, np.int32), *parts])
+        there = set(np.unique(self._codes).tolist())
+        self.values = [value for value, place in places.items() if place in there]
+        self._places = places
+
+    def which(self, wanted: Callable[[Any], bool]) -> npt.NDArray[np.bool_]:
+        """Which rows have a value that is wanted [n]; each value is asked about once."""
+        good = np.array([value is not None and wanted(value) for value in self._places], bool)
+        chosen: npt.NDArray[np.bool_] = good[self._codes]
+        return chosen
 
 
-def _distinct(values: npt.NDArray[Any]) -> set[Any]:
-    try:
-        return set(values.tolist())
-    except TypeError as error:  # lists have no hash
-        raise DataError("a column of the cutout table holds lists; expected numbers or texts.") from error
+def _as_dictionary(values: Any) -> Any:  # noqa: ANN401  # pyarrow has no type information
+    import pyarrow
+
+    return values if pyarrow.types.is_dictionary(values.type) else values.dictionary_encode()
 
 
 def _side(key: str, about: About) -> str:

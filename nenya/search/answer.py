@@ -60,7 +60,7 @@ def columns_of(answers: Sequence[Answer], facts: Facts | None) -> Columns:
     if facts is None:
         return own
     told = facts.take(_numbers(answers))
-    return own | {name: _values(told.column(name)) for name in facts.names if name not in OWN}
+    return own | {name: values_of(told.column(name)) for name in facts.names if name not in OWN}
 
 
 def _numbers(answers: Sequence[Answer]) -> npt.NDArray[np.int64]:
@@ -68,7 +68,8 @@ def _numbers(answers: Sequence[Answer]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *(answer.numbers for answer in answers)])
 
 
-def _values(column: Any) -> list[Any]:  # noqa: ANN401  # pyarrow has no type information
+def values_of(column: Any) -> list[Any]:  # noqa: ANN401  # pyarrow has no type information
+    """The values of a column of pyarrow as Python has them; of instants, microseconds."""
     import pyarrow
 
     if pyarrow.types.is_timestamp(column.type):  # Python's times have no nanoseconds
@@ -117,10 +118,10 @@ def lines(answers: Sequence[Answer], facts: Facts | None) -> list[str]:
 def _short(value: Any) -> str:  # noqa: ANN401  # of any kind
     if isinstance(value, float):
         return f"{value:.4f}"
-    return "" if value is None else _plain(value) if isinstance(value, datetime.date) else str(value)
+    return "" if value is None else plain(value) if isinstance(value, datetime.date) else str(value)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401  # of any kind
+def plain(value: Any) -> Any:  # noqa: ANN401  # of any kind
     """A value as JSON has it: null for what is not known, ISO 8601 for times."""
     if isinstance(value, datetime.datetime):
         utc = value.astimezone(datetime.UTC).replace(tzinfo=None) if value.tzinfo else value
@@ -134,7 +135,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  # of any kind
 
 def _rows(columns: Columns) -> list[dict[str, Any]]:
     number = len(columns["rank"])
-    return [{name: _plain(values[row]) for name, values in columns.items()} for row in range(number)]
+    return [{name: plain(values[row]) for name, values in columns.items()} for row in range(number)]
 
 
 def _as_json(columns: Columns, about: Mapping[str, Any]) -> str:

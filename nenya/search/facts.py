@@ -18,7 +18,7 @@ from nenya.search.where import Condition, parse
 from nenya.sphere import unit_vectors
 
 #: Columns that tell the time; of texts, ISO 8601, UTC.
-_TIMES = ("datetime", "time")
+TIMES = ("datetime", "time")
 #: The column that conditions have beside those of the table.
 KEY = "key"
 
@@ -32,7 +32,9 @@ class Facts:
 
     Attributes:
         path: The table.
+        vectors: The latents.
         names: Its columns.
+        rows: For each of the latents its row of the table [N].
 
     Raises:
         DataError: It cannot be read, belongs to other cutouts, or does not tell which row is which cutout.
@@ -40,26 +42,26 @@ class Facts:
 
     def __init__(self, path: str | os.PathLike[str], vectors: Vectors) -> None:
         self.path = Path(path)
-        self._vectors = vectors
+        self.vectors = vectors
         self.names = table.names(self.path)
         _require_match(self.path, vectors)
-        self._rows = self._rows_of_table()
+        self.rows = self._rows_of_table()
         self._columns: dict[str, npt.NDArray[Any]] = {}
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column, one value for each of the latents [N]."""
         if name not in self._columns:
             if name == KEY and KEY not in self.names:
-                counts = [self._vectors.latents.num_rows(key) for key in self._vectors.latents.keys]
-                self._columns[name] = np.repeat(self._vectors.latents.keys, counts)
+                counts = [self.vectors.latents.num_rows(key) for key in self.vectors.latents.keys]
+                self._columns[name] = np.repeat(self.vectors.latents.keys, counts)
             else:
-                values = table.columns(self.path, [name])[name][self._rows]
-                self._columns[name] = _as_times(values) if name in _TIMES else values
+                values = table.columns(self.path, [name])[name][self.rows]
+                self._columns[name] = as_times(values) if name in TIMES else values
         return self._columns[name]
 
     def take(self, numbers: Rows) -> Any:  # noqa: ANN401  # pyarrow has no type information
         """Rows with all columns, as a `pyarrow.Table`."""
-        return table.take(self.path, self._rows[numbers])
+        return table.take(self.path, self.rows[numbers])
 
     def condition(self, text: str) -> Condition:
         """Read a condition on the columns, and on ``key``.
@@ -87,7 +89,7 @@ class Facts:
     @property
     def has_times(self) -> bool:
         """Whether the table has times."""
-        return any(name in self.names and self.column(name).dtype.kind == "M" for name in _TIMES)
+        return any(name in self.names and self.column(name).dtype.kind == "M" for name in TIMES)
 
     @functools.cached_property
     def places(self) -> npt.NDArray[np.float64]:
@@ -109,17 +111,17 @@ class Facts:
         """
         if not self.has_times:
             raise DataError(f"{self.path} has no times: it has no column datetime that holds them.")
-        times = next(self.column(name) for name in _TIMES if name in self.names and self.column(name).dtype.kind == "M")
+        times = next(self.column(name) for name in TIMES if name in self.names and self.column(name).dtype.kind == "M")
         return times.astype("datetime64[us]")
 
     def _rows_of_table(self) -> Rows:
         """For each of the latents its row of the table."""
-        latents = self._vectors.latents
+        latents = self.vectors.latents
         counts = {key: latents.num_rows(key) for key in latents.keys}
         return np.concatenate(list(rows_in_table(self.path, counts, latents.about).values()))
 
 
-def _as_times(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def as_times(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Texts as the times that they are; as they are where they are none."""
     if values.dtype.kind not in "OU":
         return values

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,36 @@ class Pixels:
         """Whether the training took the mean from each cutout, so that the network never saw it."""
         return bool(self._opt.demean)
 
+    @property
+    def options(self) -> Params:
+        """The options of the training."""
+        return self._opt
+
+    @property
+    def files(self) -> Mapping[str, ImageFile]:
+        """The cutouts of each key."""
+        return self._files
+
     def read(self, key: str, row: int) -> Field:
         """The first channel of a cutout [H, W]; NaN where a pixel is missing."""
+        field: Field = self.read_all(key, np.array([row]))[0, 0]
+        return field
+
+    def read_all(self, key: str, rows: npt.NDArray[np.int64], threads: Executor | None = None) -> Field:
+        """Cutouts [B, C, H, W]; NaN where a pixel is missing.
+
+        Args:
+            key: Their key.
+            rows: Which rows [B].
+            threads: They unpack chunks; None for the caller alone.
+        """
         images = self._files[key]
-        stored = torch.from_numpy(images.read_stored(np.array([row])))
+        read = images.read_stored(rows) if threads is None else images.begin_reading(rows, threads)()
+        stored = torch.from_numpy(read)
         missing = images.packing.missing(stored)
         pixels = images.packing.unpacked(stored)
-        whole = pixels if missing is None else pixels.masked_fill(missing, torch.nan)
-        field: Field = whole[0, 0].numpy()
-        return field
+        fields: Field = (pixels if missing is None else pixels.masked_fill(missing, torch.nan)).numpy()
+        return fields
 
 
 def draw(path: Path, answers: Sequence[Answer], pixels: Pixels, facts: Facts | None) -> None:

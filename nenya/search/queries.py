@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -94,7 +95,28 @@ class Encoder:
         Raises:
             DataError: It cannot be read, or is not of such a shape.
         """
-        stored = _load(Path(path))
+        return self._of_array(_load(Path(path)), str(path), Path(path).name)
+
+    def of_bytes(self, content: bytes, name: str) -> list[Query]:
+        """Queries of the content of a ``.npy`` file, as `of_arrays` makes them; it may come from anybody.
+
+        Args:
+            content: The bytes. No more memory is taken than they need.
+            name: For messages.
+
+        Raises:
+            DataError: As for `of_arrays`.
+        """
+        return self._of_array(_parse(content, name), name, name)
+
+    def _of_array(self, stored: npt.NDArray[Any], path: str, name: str) -> list[Query]:
+        """Queries of pixels.
+
+        Args:
+            stored: The pixels.
+            path: What they are, for messages.
+            name: Of the queries.
+        """
         if stored.ndim == 3:
             several = stored.shape[0] not in self.trained.channels and 1 in self.trained.channels
             stored = stored[:, None] if several else stored[None]
@@ -104,7 +126,6 @@ class Encoder:
             raise DataError(
                 f"{path} has the shape {stored.shape}; expected a cutout [H, W] or [C, H, W], or several [B, C, H, W]."
             )
-        name = Path(path).name
         names = [name] if len(stored) == 1 else [f"{name}[{number}]" for number in range(len(stored))]
         opt = self.trained.opt
         packing = Packing.of(stored.dtype, tuple(map(float, opt.missing)), 1.0, 0.0, opt.scale)
@@ -216,6 +237,32 @@ def _load(path: Path) -> npt.NDArray[Any]:
     if loaded.dtype.kind not in "fiu":
         raise DataError(f"{path} holds {loaded.dtype}, expected numbers.")
     return loaded
+
+
+def _parse(content: bytes, name: str) -> npt.NDArray[Any]:
+    """The array of a ``.npy`` file, whose header is not believed before the bytes are there.
+
+    Raises:
+        DataError: It is none, or not of numbers.
+    """
+    file = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(file)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f"its version is {version}")
+        shape, in_columns, dtype = readers[version](file)
+    except (ValueError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise DataError(
+            f"{name} cannot be read as a NumPy array ({str(error)[:200]}): expected a .npy file."
+        ) from error
+    if dtype.kind not in "fiu":
+        raise DataError(f"{name} holds {dtype}, expected numbers.")
+    there = len(content) - file.tell()
+    if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != there:
+        raise DataError(f"{name} is damaged: its shape {shape} of {dtype} does not fit its {there} bytes.")
+    values = np.frombuffer(content, dtype, offset=file.tell())
+    return values.reshape(shape, order="F" if in_columns else "C")
 
 
 def _require_pixels(missing: npt.NDArray[np.bool_], max_nodata: float, names: Sequence[str]) -> None:

@@ -106,6 +106,7 @@ class Searcher:
         where: str | None = None,
         min_distance_km: float | None = None,
         min_hours: float | None = None,
+        among: npt.NDArray[np.bool_] | None = None,
     ) -> list[Answer]:
         """Find the nearest cutouts of each query; a query that is a row of the latents is not its own neighbour.
 
@@ -115,6 +116,7 @@ class Searcher:
             where: A condition on the columns of the table (`nenya.search.where`) and on ``key``.
             min_distance_km: The least distance of the answer's cutouts from each other and from the query.
             min_hours: Likewise of their times.
+            among: Which rows may be found at all [N]; None for all.
 
         Returns:
             An answer for each query.
@@ -129,7 +131,7 @@ class Searcher:
             raise OptionError(f"found {k} neighbours to search for (-k), expected 1 or more.")
         apart = Apart(min_distance_km, min_hours)
         own = np.array([query.own for query in queries], np.int64)
-        allowed = self.vectors.usable
+        allowed = self.vectors.usable if among is None else self.vectors.usable & among
         fewest = self._fewest(allowed, own)
         if k > fewest:
             raise OptionError(

@@ -100,8 +100,9 @@ class Vectors:
 
     def keys_of(self, numbers: Rows) -> tuple[list[str], Rows]:
         """Keys and rows of some numbers."""
-        found = [self.where(int(number)) for number in numbers]
-        return [key for key, _ in found], np.array([row for _, row in found], np.int64)
+        keys, starts = list(self._starts), np.array(list(self._starts.values()), np.int64)
+        places = np.searchsorted(starts, numbers, side="right") - 1
+        return [keys[place] for place in places.tolist()], np.asarray(numbers - starts[places], np.int64)
 
     def blocks(self, length: int) -> Iterator[Block]:
         """Blocks of at most so many rows, in order."""
