@@ -16,15 +16,15 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import uvicorn
+from playwright.sync_api import expect, sync_playwright
+
 from nenya.portal.app import Portal
 from nenya.portal.atlas import Atlas
 from nenya.portal.files import Named
 from nenya.portal.guard import Guard
 from nenya.portal.still import write_static
-from playwright.sync_api import expect, sync_playwright
-from tests.portal.conftest import TOKEN, columns_of, latents_of, write_run
-
 from nenya.search.searcher import Searcher
+from tests.portal.conftest import TOKEN, columns_of, latents_of, write_run
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 COUNTS = {"train": 400, "valid": 100}
