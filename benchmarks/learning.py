@@ -1,12 +1,14 @@
-"""What precision and image size cost in what is learned, on real imagery.
+"""What precision, image size, optimizer and schedule cost and bring in what is learned, on real imagery.
 
     python -m benchmarks.learning DATA_FOLDER --only precision
     python -m benchmarks.learning DATA_FOLDER --only size --cells 'sst/*' 'bt11/64/*'
+    python -m benchmarks.learning DATA_FOLDER --only recipe --cells 'recipe/sst/8/*/0'
 
 precision: the experiments of examples/real_imagery.py in bfloat16 and in float32, three seeds each.
 size: views of 32, 40 and 64 pixels, for equal epochs and for equal time. How long a step takes at each size is a cell
 of its own, ``rates``: run it alone and first, on a quiet machine; it takes a minute or two. How long others take does
 not matter.
+recipe: the arms of `benchmarks.recipe` in turn, for equal time by ``recipe/rates``, a cell like ``rates``.
 
 A cell is named by what it trains, e.g. ``sst/bf16/0`` (seed) or ``rsscn7/64/time``; ``--cells`` takes patterns, so that
 cells can be spread over processes. Every run appends a line of JSON to the output; runs that are there already are not
@@ -18,7 +20,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
-import functools
 import json
 import statistics
 import tempfile
@@ -28,18 +29,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environment
+from benchmarks import environment, recipe
 from benchmarks.measure import Series, interleave, ratio
 from benchmarks.results import Table, markdown
 from examples.real_imagery import COMMON, EXPERIMENTS, experiment
-from nenya.data.loaders import nenya_loader
 from nenya.files import atomic_write
-from nenya.machine.device import choose_device
-from nenya.params import Params
-from nenya.training.build import set_model
-from nenya.training.epoch import train_epoch
-from nenya.training.optim import Schedule, set_optimizer
-from nenya.training.step import Step
 
 Row = dict[str, Any]
 
@@ -52,21 +46,24 @@ SIZE_EXPERIMENTS = ("sst", "bt11", "rsscn7")
 RATES = "rates"  # the cell that trains nothing but measures how fast each size is
 RATES_EXPERIMENT = "sst"
 RATES_ROUNDS, RATES_STEPS = 5, 4
+RECIPE_RATES = f"recipe/{RATES}"
 NOT_RUN = "not run"
 FIGURES = {"retrieval": "view retrieval", "knn": "5-NN on h"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training; `RATES` is none, but what equal time rests on.
+    """One training; `RATES` and `RECIPE_RATES` are none, but what equal time rests on.
 
     Attributes:
-        question: "precision" or "size".
+        question: "precision", "size" or "recipe".
         name: Unique, e.g. "sst/bf16/0".
         experiment: Of `examples.real_imagery.EXPERIMENTS`.
         seed: Of the run.
         overrides: Options in place of the experiment's.
-        equal_time: Whether it trains for as long as the reference size does, instead of for as many epochs.
+        equal_time: Whether it trains for as long as the reference does, instead of for as many epochs.
+        arm: Of `recipe.ARMS`.
+        budget: Epochs of the first arm, in whose time this one trains.
     """
 
     question: str
@@ -75,6 +72,13 @@ class Cell:
     seed: int
     overrides: dict[str, Any]
     equal_time: bool = False
+    arm: str = ""
+    budget: int = 0
+
+    @property
+    def rates(self) -> str:
+        """The cell that measured how long a step takes."""
+        return RECIPE_RATES if self.arm else RATES
 
 
 def all_cells() -> list[Cell]:
@@ -97,6 +101,11 @@ def all_cells() -> list[Cell]:
         for size in SIZES
         if size != REFERENCE_SIZE  # there it is the same run
     ]
+    cells.append(Cell("recipe", RECIPE_RATES, RATES_EXPERIMENT, 0, {}))
+    cells += [
+        Cell("recipe", f"recipe/{data}/{budget}/{arm}/{seed}", data, seed, {}, equal_time=True, arm=arm, budget=budget)
+        for data, budget, seed, arm in recipe.names()
+    ]
     return cells
 
 
@@ -111,6 +120,8 @@ def epochs_of(cell: Cell, rates: Row | None) -> int:
     if not cell.equal_time:
         return epochs
     assert rates is not None
+    if cell.arm:
+        return recipe.epochs_of(cell.arm, cell.budget, rates["rates"])
     return max(1, round(epochs / _times_as_long(rates, cell.overrides["image_size"]).median))
 
 
@@ -130,16 +141,15 @@ def step_rates(data: Path, sizes: Sequence[int] = SIZES, rounds: int = RATES_ROU
     return {"cell": RATES, "question": "size", "rates": rates} | _where()
 
 
+def recipe_rates(data: Path, rounds: int = RATES_ROUNDS, steps: int = RATES_STEPS) -> Row:
+    """The same for each optimizer and view size of the recipe's arms."""
+    rates = recipe.step_rates(data, RATES_EXPERIMENT, rounds, steps)
+    return {"cell": RECIPE_RATES, "question": "recipe", "rates": rates} | _where()
+
+
 def _stepper(data: Path, size: int, steps: int) -> Callable[[], float]:
     options = COMMON | EXPERIMENTS[RATES_EXPERIMENT] | {"data_folder": str(data), "image_size": size}
-    opt = Params.from_dict(options)
-    device = choose_device(opt.cuda_use)
-    loader = nenya_loader(opt)
-    loader.max_batches = steps
-    model, criterion = set_model(opt, cuda_use=opt.cuda_use)
-    how = Step.from_options(opt, device), Schedule.from_options(opt)
-    train = functools.partial(train_epoch, loader, model, criterion, set_optimizer(opt, model), 1, *how)
-    return lambda: train().samples_per_second
+    return recipe.stepper(options, steps)
 
 
 def _times_as_long(rates: Row, size: int) -> Series:
@@ -149,10 +159,13 @@ def _times_as_long(rates: Row, size: int) -> Series:
 
 def run_cell(cell: Cell, epochs: int, data: Path) -> Row:
     """Train once; the figures, and what they were measured on. The checkpoints are not kept."""
+    named = {"cell": cell.name, "question": cell.question, "epochs": epochs}
+    if cell.arm:
+        told = {"experiment": cell.experiment, "seed": cell.seed, "arm": cell.arm, "budget": cell.budget}
+        return named | told | recipe.figures(cell.experiment, cell.arm, epochs, cell.seed, data) | _where()
     with tempfile.TemporaryDirectory(prefix="nenya-learning-") as folder:
         row = experiment(cell.experiment, cell.seed, data, Path(folder), cell.overrides | {"epochs": epochs})
     row.pop("health")  # of every epoch: more than the tables ask for
-    named = {"cell": cell.name, "question": cell.question, "epochs": epochs}
     return named | row | _where()
 
 
@@ -181,9 +194,33 @@ def page(rows: Sequence[Row]) -> str:
     lines += ["rounds. Equal time: the nearest whole number of epochs, and the share of that time which they take."]
     lines += ["Untrained: view retrieval before training, which larger views raise by themselves.", ""]
     lines += [*markdown(size_table(rows)), ""]
+    lines += _recipe_lines(rows)
     places = dict.fromkeys("; ".join(row["environment"].values()) for row in rows)
     lines += ["## Measured on", "", *(f"- {place}" for place in places)] if places else []
     return "\n".join(lines) + "\n"
+
+
+def _recipe_lines(rows: Sequence[Row]) -> list[str]:
+    """The section on optimizer, schedule and view size; nothing where nothing of it was run."""
+    runs = [row for row in rows if row["cell"].startswith("recipe/") and row["cell"] != RECIPE_RATES]
+    if not runs:
+        return []
+    rates = next((row["rates"] for row in rows if row["cell"] == RECIPE_RATES), None)
+    table = Table([*recipe.HEADS], recipe.lines(runs, rates))
+    lines = ["## Optimizer, schedule and view size", ""]
+    lines += [
+        "Equal time: the whole number of epochs nearest to the time that the first arm takes for the epochs of the"
+    ]
+    lines += [
+        "budget, and the share of that time which they take. Figures are measured with the same views for all arms,"
+    ]
+    lines += [
+        "at two sizes: the median over the seeds and their range; after the semicolon, the median of the differences"
+    ]
+    lines += [
+        "to the first arm with the same seed. R2 of DT: ridge regression on h, tested on other blocks of 5 degrees."
+    ]
+    return [*lines, "", *markdown(table), ""]
 
 
 def precision_table(rows: Sequence[Row]) -> Table:
@@ -256,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.learning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="folder of the HDF5 files")
-    parser.add_argument("--only", choices=("precision", "size"), help="one question; both without it")
+    parser.add_argument("--only", choices=("precision", "size", "recipe"), help="one question; all without it")
     parser.add_argument("--cells", nargs="+", default=["*"], metavar="PATTERN", help="which runs, e.g. 'sst/*'")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).with_name("learning.jsonl"), help="the runs' figures"
@@ -271,13 +308,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if asked.list:
             print(cell.name)
             continue
-        if cell.equal_time and RATES not in rows:
-            raise SystemExit(f"{cell.name} asks for equal time: run --cells {RATES} first, on a quiet machine")
-        row = (
-            step_rates(asked.data)
-            if cell.name == RATES
-            else run_cell(cell, epochs_of(cell, rows.get(RATES)), asked.data)
-        )
+        if cell.equal_time and cell.rates not in rows:
+            raise SystemExit(f"{cell.name} asks for equal time: run --cells {cell.rates} first, on a quiet machine")
+        if cell.name == RATES:
+            row = step_rates(asked.data)
+        elif cell.name == RECIPE_RATES:
+            row = recipe_rates(asked.data)
+        else:
+            row = run_cell(cell, epochs_of(cell, rows.get(cell.rates)), asked.data)
         with asked.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
     if not asked.list:

@@ -74,7 +74,8 @@ def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int)
     """Estimate the memory of a training step.
 
     A forward pass on torch's meta device, which has shapes but no data, tells what autograd keeps for the backward
-    pass; weights, gradients and momentum are added, and the views of the whole batch.
+    pass; weights, gradients and momentum are added, and the views of the whole batch. Where
+    their size changes over the run, it is the largest that counts.
 
     Args:
         opt: The options.
@@ -86,6 +87,7 @@ def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int)
         Bytes.
     """
     kept: dict[int, int] = {}
+    size = max(train.sizes or (train.views.size,), key=math.prod)
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -94,7 +96,7 @@ def step_bytes(opt: Params, train: ViewLoader, dtype: torch.dtype, samples: int)
 
     with torch.device("meta"):
         model = build_model(opt, train.images.num_channels)
-        images = torch.empty(2 * samples, train.images.num_channels, *train.views.size)
+        images = torch.empty(2 * samples, train.images.num_channels, *size)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             model(images)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())

@@ -117,6 +117,9 @@ def check(options_file: OptionsFile, settings: Settings = None) -> None:
 def options(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these options.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="As the page docs/options.md.")] = False,
+    recipe: Annotated[
+        bool, typer.Option("--recipe", help="Print an options file for short runs, with comments that say why.")
+    ] = False,
 ) -> None:
     """Explain the options: meaning, unit, what is allowed, default.
 
@@ -124,9 +127,17 @@ def options(
 
     - `nenya options`
     - `nenya options random_jitter temp`
+    - `nenya options --recipe > opts.json`
     """
+    from nenya.options.recipe import RECIPE
     from nenya.options.reference import as_markdown, as_text
 
+    if recipe:
+        if names or markdown:
+            raise OptionError("--recipe prints a whole options file: give neither names nor --markdown with it.")
+        for line in RECIPE.splitlines():
+            say(line)
+        return
     for line in (as_markdown() if markdown else as_text(names or ())).splitlines():
         say(line)
 

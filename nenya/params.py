@@ -163,9 +163,10 @@ def complete_options(opt: Params) -> None:
             opt.warmup_from,
             opt.learning_rate,
         )
-    if opt.warm and opt.warm_epochs >= opt.epochs and opt.warm_epochs > 1:
-        shorter = max(1, opt.epochs // 10)
-        logger.warning("warm_epochs %d do not fit in %d epochs: shortened to %d", opt.warm_epochs, opt.epochs, shorter)
+    by_step = opt.schedule_by == "step"
+    if opt.warm and opt.warm_epochs >= opt.epochs and (by_step or opt.warm_epochs > 1):
+        shorter = opt.epochs / 10 if by_step else max(1, opt.epochs // 10)
+        logger.warning("warm_epochs %g do not fit in %d epochs: shortened to %g", opt.warm_epochs, opt.epochs, shorter)
         opt.warm_epochs = shorter
 
 

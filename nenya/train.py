@@ -118,7 +118,8 @@ def run(opt: Params, *, debug: bool = False, resume: bool = False, force: bool =
             state.network = state.model
             if writer is not None:
                 writer.close()
-        for line in describe_end(state.epoch, state.curves.health, time.perf_counter() - started, state.step.device):
+        seconds, size = time.perf_counter() - started, state.curves.view_sizes.get(state.epoch)
+        for line in describe_end(state.epoch, state.curves.health, seconds, state.step.device, size):
             logger.info(line)
         logger.info("  model   %s", state.folder / LAST)
         if state.curves.train.epochs:

@@ -4,17 +4,20 @@ import json
 
 import h5py
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import conventional, imagery, learning, measure, parts, results
+from benchmarks import conventional, imagery, learning, measure, parts, recipe, results
 from benchmarks.__main__ import main
 from benchmarks.parts.reading import fancy, reading_loader, reopened
 from benchmarks.parts.step import options
 from nenya.data.augment import Views, affine_map
 from nenya.kernels import FastConv2d
 from nenya.losses import SupConLoss
+from nenya.params import Params, complete_options
 from nenya.training.build import set_model
 
 
@@ -181,3 +184,77 @@ def test_the_tables_of_what_is_learned_say_what_was_not_run():
     assert "| sst | 40 | 2.0 | not run |" in page
     # 4 epochs that take four times as long as 12 at the reference size
     assert "| bt11 | 64 | 4.0 | 0.250 | not run | not run | not run | 1.33 | 4 | 0.500 | 0.750 | c0ffee0 |" in page
+
+
+def recipe_rates():
+    """Muon's steps take 1.25 times as long, views of 48 pixels twice."""
+    return {"sgd/32": [100.0, 50.0], "muon/32": [80.0, 40.0], "sgd/48": [50.0, 25.0], "muon/48": [40.0, 20.0]}
+
+
+def test_an_arm_trains_for_as_long_as_the_defaults_its_own_cost_included():
+    rates = recipe_rates()
+    assert recipe.epochs_of("defaults", 8, rates) == 8
+    assert recipe.epochs_of("sgd by step, 0.4", 8, rates) == 8
+    assert recipe.epochs_of("muon", 8, rates) == 6  # 8 / 1.25 = 6.4
+    assert recipe.epochs_of("muon, 32 then 48", 16, rates) == 10  # 16 / (1.25 (0.7 + 2 x 0.3)) = 9.8
+    assert recipe.share_of_time("muon", 8, 6, rates) == pytest.approx(6 * 1.25 / 8)
+    # 7 of the 10 epochs at 32 pixels
+    assert recipe.share_of_time("muon, 32 then 48", 16, 10, rates) == pytest.approx(1.25 * (7 + 3 * 2) / 16)
+    cell = next(cell for cell in learning.all_cells() if cell.name == "recipe/sst/8/muon/3")
+    assert learning.epochs_of(cell, {"rates": rates}) == 6
+    assert (cell.seed, cell.rates) == (3, "recipe/rates")
+
+
+def test_the_options_of_every_arm_are_options_with_an_effect(tmp_path, caplog):
+    for arm in recipe.ARMS:
+        opt = Params.from_dict(recipe.options_of("sst", arm, 4, tmp_path) | {"model_root": str(tmp_path)})
+        complete_options(opt)
+        if opt.warm:
+            assert opt.warm_epochs == 0.4
+    assert caplog.text == ""
+
+
+def test_a_cell_of_the_recipe_is_trained_and_measured_at_each_size(tmp_path, narrow, quick_pictures, monkeypatch):
+    rng = np.random.default_rng(0)
+    counts = {"train": 66, "valid": 20}
+    with h5py.File(tmp_path / "sst_slstr_dev.h5", "w") as file:
+        for key, count in counts.items():
+            file[key] = rng.normal(size=(count, 1, 44, 44)).astype(np.float32)
+            file[f"{key}_labels"] = np.arange(count) % 2
+    frame = pyarrow.table(
+        {
+            "pp_type": [key for key, count in counts.items() for _ in range(count)],
+            "pp_idx": [row for count in counts.values() for row in range(count)],
+            "lat": rng.uniform(0, 60, 86), "lon": rng.uniform(0, 60, 86), "DT": rng.uniform(0, 2, 86),
+        }
+    )  # fmt: skip
+    pyarrow.parquet.write_table(frame, tmp_path / "sst_slstr_dev.parquet")
+    out = tmp_path / "runs.jsonl"
+    monkeypatch.setattr(recipe, "EVALUATION_SIZES", (8, 12))
+    monkeypatch.setattr(
+        recipe, "COMMON", recipe.COMMON | {"image_size": 8, "on_collapse": "warn", "random_jitter": [40, 2]}
+    )
+    monkeypatch.setitem(
+        recipe.ARMS, "muon, 32 then 48", recipe.ARMS["muon"] | {"image_size_schedule": [[8, 0.5], [12, 0.5]]}
+    )
+    rates = {
+        "cell": "recipe/rates",
+        "question": "recipe",
+        "rates": {f"{o}/{s}": [1.0] for o in ("sgd", "muon") for s in (8, 12)},
+    }
+    out.write_text(json.dumps(rates | {"environment": {"machine": "m", "commit": "c"}}) + "\n")
+    cells = ["recipe/sst/2/defaults/0", "recipe/sst/2/muon, 32 then 48/0"]
+    learning.main([str(tmp_path), "--cells", *cells, "--out", str(out)])
+    _, first, second = (json.loads(line) for line in out.read_text().splitlines())
+    assert [first["arm"], second["arm"]] == ["defaults", "muon, 32 then 48"]
+    for row in (first, second):
+        assert row["at"].keys() == {"8", "12"}
+        for at in row["at"].values():
+            assert at["trained"].keys() == at["untrained"].keys() == {*recipe.FIGURES}
+    for size in ("8", "12"):  # the same network, seen at the same size
+        assert first["at"][size]["untrained"] == second["at"][size]["untrained"]
+    assert first["at"]["8"]["untrained"] != first["at"]["12"]["untrained"]
+    page = (tmp_path / "RUNS.md").read_text()
+    assert "| sst | 2 | muon, 32 then 48 | 2 | 1.00 | 0 |" in page
+    more = second["at"]["8"]["trained"]["r2_dt"] - first["at"]["8"]["trained"]["r2_dt"]
+    assert f"; {more:+.3f}" in page

@@ -34,11 +34,12 @@ from nenya.training.step import Step, compute_gradient
 CPU = torch.device("cpu")
 BATCH, STEPS = 12, 2
 CASES = list(product(["SimCLR", "SupCon"], [1, 2], [torch.float64, torch.float32]))
+MUON = ("SimCLR", 2, torch.float64, "muon")
 WIDTHS = (8, 16, 32, 64)  # an eighth: the same code
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
-def train_some(images_file, method, parts, dtype):
+def train_some(images_file, method, parts, dtype, optimizer="sgd"):
     """Train for two steps of all processes' batch of 12: losses, the first step's gradient and weights, weights, views.
 
     Batch-norm uses its running statistics: those of a batch depend on how it is shared.
@@ -48,7 +49,7 @@ def train_some(images_file, method, parts, dtype):
         {
             "images_file": images_file, "ssl_method": method, "ssl_model": "resnet18", "feat_dim": 8, "image_size": 8,
             "random_jitter": [2, 1], "batch_size_train": BATCH, "precision": "fp32", "learning_rate": 0.05,
-            "accumulate": parts, "num_workers": 0,
+            "accumulate": parts, "num_workers": 0, "optimizer": optimizer,
         }
     )  # fmt: skip
     loader, step = nenya_loader(opt), Step.from_options(opt, CPU)
@@ -109,7 +110,7 @@ def begin(rank, size, port, work, arguments):
 
 def compute(rank, folder, images_file):
     with parallel.join(cuda_use=False) as ranks:
-        results = {str(case): train_some(images_file, *case) for case in CASES}
+        results = {str(case): train_some(images_file, *case) for case in (*CASES, MUON)}
         results["errors"] = errors_of(rank)
         results["buffers"] = buffers_of(rank)
         results["one"] = loss_of_first_views(rank, ranks.size)
@@ -185,7 +186,7 @@ def images_file(cutouts, tmp_path_factory):
 def alone(images_file):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nenya.models.resnet_big.STAGE_WIDTHS", WIDTHS)
-        return {str(case): train_some(images_file, *case) for case in CASES}
+        return {str(case): train_some(images_file, *case) for case in (*CASES, MUON)}
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -213,6 +214,20 @@ def test_loss_gradient_and_weights_are_those_of_one_process(alone, many, case):
         if case[2] == torch.float64:  # in float32, the first step's last bits may switch a ReLU of the second
             for name, expected in weights.items():
                 torch.testing.assert_close(found_weights[name], expected, rtol=tolerance, atol=tolerance, msg=name)
+
+
+def test_muon_moves_the_weights_as_in_one_process_and_to_the_same_bits_in_all(alone, many):
+    """Each process computes some of the matrices only."""
+    _, gradient, _, weights, _ = alone[str(MUON)]
+    for found in many:
+        for name, expected in gradient.items():
+            torch.testing.assert_close(found[str(MUON)][1][name], expected, rtol=1e-10, atol=1e-10, msg=name)
+        for name, expected in weights.items():
+            # the steps raise what is small in the gradient, its rounding too
+            torch.testing.assert_close(found[str(MUON)][3][name], expected, rtol=1e-7, atol=1e-7, msg=name)
+            assert torch.equal(found[str(MUON)][3][name], many[0][str(MUON)][3][name]), name
+    sgd = alone[str(("SimCLR", 2, torch.float64))][3]
+    assert not torch.equal(weights["encoder.layer1.0.conv1.weight"], sgd["encoder.layer1.0.conv1.weight"])
 
 
 def test_only_first_views_may_be_anchors_in_several_processes_too(many):

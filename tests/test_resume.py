@@ -77,6 +77,84 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bits(tiny, kill_at, eve
     assert outcome(resumed.folder, resumed.opt.model_name) == outcome(whole.folder, whole.opt.model_name)
 
 
+RECIPE = {
+    "optimizer": "muon", "schedule_by": "step", "image_size_schedule": [[8, 0.5], [12, 0.5]], "warm": True,
+    "warm_epochs": 0.5, "nesterov": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [EVERY_STEP, None], ids=["every step", "every epoch"])
+def test_a_short_run_with_muon_ends_with_the_same_bits_too(tiny, kill_at, every):
+    """Muon's momentum, each step's rate and the size of the views are where they were."""
+    whole = run(tiny(epochs=4, trial="whole", **RECIPE))
+    options = tiny(epochs=4, trial="killed", save_every_minutes=every, **RECIPE)
+    for attempt, (number, after) in enumerate([(2, True), (4, False), (3, True), (4, True)]):  # of 12 steps
+        kill_at(number, after=after)
+        with pytest.raises(Killed):
+            run(options, resume=attempt > 0)
+    kill_at(99)
+    resumed = run(options, resume=True)
+    assert outcome(resumed.folder, resumed.opt.model_name) == outcome(whole.folder, whole.opt.model_name)
+    assert len(read_checkpoint(resumed.folder / LAST)["optimizer"]["state"]) == len(list(whole.model.parameters()))
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["told", "from before there was a choice"])
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("optimizer", "muon", "optimizer 'sgd' -> 'muon'"),
+        ("nesterov", True, "nesterov False -> True"),
+        ("schedule_by", "step", "schedule_by 'epoch' -> 'step'"),
+        ("image_size_schedule", [[8, 1.0]], r"image_size_schedule None -> \[\[8, 1.0\]\]"),
+    ],
+)
+def test_what_makes_it_another_run_is_refused(tiny, name, value, named, old):
+    done = run(tiny(epochs=1))
+    if old:
+        state = torch.load(done.folder / LAST, weights_only=True)
+        del state["opt"][name]
+        torch.save(state, done.folder / LAST)
+    with pytest.raises(OptionError, match=named):
+        run(tiny(epochs=1, **{name: value}), resume=True)
+    assert run(tiny(epochs=1), resume=True).epoch == 1
+
+
+def test_options_of_muon_matter_to_muon_alone(tiny):
+    run(tiny(epochs=1, cosine=False))
+    assert run(tiny(epochs=2, cosine=False, muon_learning_rate=0.1), resume=True).epoch == 2
+    run(tiny(epochs=1, trial="muon", cosine=False, optimizer="muon"))
+    for change in ({"muon_learning_rate": 0.1}, {"muon_momentum": 0.5}, {"muon_steps": 5}, {"muon_keep_norm": False}):
+        with pytest.raises(OptionError, match=f"{next(iter(change))} .* -> "):
+            run(tiny(epochs=2, trial="muon", cosine=False, optimizer="muon", **change), resume=True)
+
+
+def test_the_length_of_a_run_matters_where_the_view_size_depends_on_it(tiny):
+    run(tiny(epochs=1, cosine=False, image_size_schedule=[[8, 0.5], [12, 0.5]]))
+    with pytest.raises(OptionError, match="epochs 1 -> 2"):
+        run(tiny(epochs=2, cosine=False, image_size_schedule=[[8, 0.5], [12, 0.5]]), resume=True)
+
+
+@pytest.mark.parametrize(("first", "then"), [("sgd", "muon"), ("muon", "sgd")])
+def test_another_optimizer_is_refused_even_if_forced(tiny, first, then):
+    """Its state is of another kind: what stands in the folder stays."""
+    done = run(tiny(epochs=1, cosine=False, optimizer=first))
+    before = (done.folder / LAST).read_bytes()
+    with pytest.raises(CheckpointError, match=f"its optimizer is {first}, that of the options {then}"):
+        run(tiny(epochs=2, cosine=False, optimizer=then), resume=True, force=True)
+    assert (done.folder / LAST).read_bytes() == before
+
+
+def test_muon_goes_on_with_other_settings_if_forced(tiny):
+    """SGD without momentum keeps none, Muon beside it does."""
+    run(tiny(epochs=1, cosine=False, optimizer="muon", momentum=0.0))
+    state = run(
+        tiny(epochs=2, cosine=False, optimizer="muon", momentum=0.0, muon_momentum=0.3), resume=True, force=True
+    )
+    sgd, muon = state.optimizer.param_groups
+    assert (sgd["momentum"], muon["momentum"], state.epoch) == (0.0, 0.3, 2)
+    assert not any("momentum_buffer" in state.optimizer.state[parameter] for parameter in sgd["params"])
+
+
 def test_in_mid_epoch_samples_are_neither_skipped_nor_repeated(tiny, kill_at, monkeypatch):
     seen = []
     from nenya.data.loaders import ViewLoader

@@ -19,6 +19,7 @@ NAMES = (
     "growth",
     "startup",
     "accumulate",
+    "optimizer",
     "processes",
     "granules",
     "latents",
@@ -29,7 +30,9 @@ NAMES = (
     "compile",
 )
 #: Only where they are asked for: they explain choices within Nenya, and take minutes.
-ON_DEMAND = ("network", "accumulate", "processes", "granules", "latents", "search", "map", "evaluate", "compile")
+ON_DEMAND = (
+    "network", "accumulate", "optimizer", "processes", "granules", "latents", "search", "map", "evaluate", "compile",
+)  # fmt: skip
 
 
 def load(name: str) -> Callable[[bool, Path], Section]:

@@ -84,11 +84,14 @@ class Views:
         """
         crop = _crop(opt.random_jitter, height, width)
         own = (height, width) if crop is None or crop.inside else (min(height, width),) * 2
-        size = opt.image_size if opt.image_size is not None else own
+        if opt.image_size is not None:
+            own = both_sides(opt.image_size)
+        elif opt.image_size_schedule is not None:
+            own = both_sides(opt.image_size_schedule[-1][0])
         return cls(
             height=height,
             width=width,
-            size=(size, size) if isinstance(size, int) else size,
+            size=own,
             crop=crop,
             flip=opt.flip,
             rotate=opt.rotate,
@@ -196,6 +199,11 @@ class Views:
         grid = F.affine_grid(maps, [len(images), images.shape[1], *fine], align_corners=False)
         warped = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         return F.avg_pool2d(warped, samples) if samples > 1 else warped
+
+
+def both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of views of a size, pixels."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def _pair(y: int, x: int, like: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ time, each chunk once an epoch, the next window while the present one is used up
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections import deque
@@ -38,6 +39,7 @@ from nenya.data.order import (
     split_at,
     windows_in_order,
 )
+from nenya.data.sizes import sizes_by_epoch
 from nenya.data.statistics import Statistics, look_at
 from nenya.errors import DataError
 from nenya.params import Params
@@ -76,6 +78,8 @@ class ViewLoader:
         window_mb: Size of the windows in which samples of a chunked dataset are mixed, MB of stored pixels.
         rank: Number of this process, from 0.
         num_ranks: Number of processes.
+        sizes: Size of the training views in each epoch, (height, width) in pixels, the last one also after it; none
+            for those of `views` throughout.
 
     Attributes:
         max_batches: Longest pass of this process, for a trial run; None for all batches.
@@ -100,10 +104,13 @@ class ViewLoader:
         window_mb: int = 256,
         rank: int = 0,
         num_ranks: int = 1,
+        sizes: tuple[tuple[int, int], ...] = (),
     ) -> None:
         assert 0 <= rank < num_ranks
+        assert train or not sizes
         self.images = images
         self.views = views
+        self.sizes = sizes
         self.train = train
         self.device = torch.device(device)
         self.rank = rank
@@ -156,6 +163,12 @@ class ViewLoader:
                 -(-enough * chunk_bytes // _MB),
             )  # fmt: skip
         return chunks
+
+    def views_in(self, epoch: int) -> Views:
+        """The views of an epoch (from 1; 0: of the validation)."""
+        if not self.sizes:
+            return self.views
+        return dataclasses.replace(self.views, size=self.sizes[min(epoch, len(self.sizes)) - 1])
 
     @functools.cached_property
     def statistics(self) -> Statistics:
@@ -244,7 +257,7 @@ class ViewLoader:
     def _batch(self, rows: Rows, pixels: Tensor, epoch: int) -> Batch:
         numbers = self._send(torch.tensor(rows))  # a copy: the consumer may change it
         images = self.images.to_float(self._send(pixels))
-        view1, view2 = self.views.make(images, numbers, epoch, TRAIN if self.train else VALID)
+        view1, view2 = self.views_in(epoch).make(images, numbers, epoch, TRAIN if self.train else VALID)
         labels = None if self.labels is None else self._send(torch.from_numpy(self.labels[rows]))
         return Batch(view1, view2, labels, numbers)
 
@@ -378,4 +391,5 @@ def nenya_loader(opt: Params, valid: bool = False) -> ViewLoader:
         window_mb=opt.window_mb,
         rank=ranks.rank,
         num_ranks=ranks.size,
+        sizes=() if valid else sizes_by_epoch(opt),
     )

@@ -8,13 +8,15 @@ from nenya.options.fields import WARM_BATCH_SIZE
 from nenya.options.messages import did_you_mean, table
 from nenya.options.old_names import ALIASES, IGNORED
 from nenya.options.outputs import Outputs
-from nenya.options.run_options import DERIVED, HARMLESS, Options, output_root
+from nenya.options.run_options import DERIVED, HARMLESS, OF_MUON, OFF_BEFORE, Options, output_root
 
 __all__ = [
     "ALIASES",
     "DERIVED",
     "HARMLESS",
     "IGNORED",
+    "OFF_BEFORE",
+    "OF_MUON",
     "WARM_BATCH_SIZE",
     "Options",
     "Outputs",

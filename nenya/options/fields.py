@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict
 
-from nenya.options.values import AxesOrder, ImageSize, Jitter, Marks, Milestones, Name, option
+from nenya.options.values import AxesOrder, ImageSize, Jitter, Marks, Milestones, Name, SizeStages, option
 
 #: Above this batch size, warm-up is on whatever `warm` says (SupContrast's rule, kept for old option files).
 WARM_BATCH_SIZE = 256
@@ -140,6 +140,16 @@ class Fields(BaseModel):
         unit="pixels",
         allowed="a whole number from 4 to 65536, a pair [height, width] of such, or null",
     )
+    image_size_schedule: SizeStages | None = option(
+        None,
+        "Sizes of the training views in turn, each with its share of the epochs (to whole epochs): [[32, 0.7], [48, "
+        "0.3]] trains with 48 pixels at the end. Validation, health figures and latents are always of views of "
+        "image_size, where that is null of the last size here. null: image_size throughout.",
+        group="Views",
+        unit="pixels, share",
+        source="Touvron et al. 2019; Tan & Le 2021",
+        allowed="a list of [size, share] whose shares are above 0 and add up to 1, sizes as for image_size, or null",
+    )
 
     # Optimisation
     epochs: Annotated[int, Ge(1)] = option(200, "Passes over the training cutouts.", group="Optimisation")
@@ -164,17 +174,52 @@ class Fields(BaseModel):
         group="Optimisation",
         unit="cutouts",
     )
+    optimizer: Literal["sgd", "muon"] = option(
+        "sgd",
+        "muon: the weights of all convolutions but the first are moved by orthogonal matrices, all other parameters by "
+        "SGD.",
+        group="Optimisation",
+        source="Jordan et al. 2024",
+    )
     learning_rate: Annotated[float, Gt(0)] = option(
         0.05, "Learning rate from which the schedule falls.", group="Optimisation"
     )
     momentum: Annotated[float, Ge(0), Lt(1)] = option(0.9, "Momentum of SGD.", group="Optimisation")
+    nesterov: bool = option(
+        False, "Nesterov's form of SGD's momentum.", group="Optimisation", source="Sutskever et al. 2013"
+    )
     weight_decay: Annotated[float, Ge(0)] = option(1e-4, "Weight decay of SGD.", group="Optimisation")
+    muon_learning_rate: Annotated[float, Gt(0)] = option(
+        0.24,
+        "Learning rate of Muon, in step with learning_rate: both fall and warm up by the same factors. With "
+        "muon_keep_norm it is the length of an update beside that of the weights.",
+        group="Optimisation",
+    )
+    muon_momentum: Annotated[float, Ge(0), Lt(1)] = option(
+        0.6, "Momentum of Muon, in Nesterov's form.", group="Optimisation"
+    )
+    muon_steps: Annotated[int, Ge(1), Le(5)] = option(
+        3, "Newton-Schulz steps of an update of Muon: more come nearer to an orthogonal one.", group="Optimisation"
+    )
+    muon_keep_norm: bool = option(
+        True,
+        "Keep the norm of each convolution's weights at sqrt(output channels), which batch-norm makes free to choose. "
+        "false: weight_decay holds them (weights * (1 - rate * weight_decay)).",
+        group="Optimisation",
+    )
     cosine: bool = option(
         True,
         "Learning rate falls along a cosine, of which each epoch has the value at its end: the last one, or the only "
         "one, has learning_rate * lr_decay_rate^3. false: steps at lr_decay_epochs.",
         group="Optimisation",
         source="Loshchilov & Hutter 2017",
+    )
+    schedule_by: Literal["epoch", "step"] = option(
+        "epoch",
+        "step: each batch has its own place on the cosine, from learning_rate at the first one, so that a run of one "
+        "epoch learns too. epoch: each epoch has the cosine's value at its end.",
+        group="Optimisation",
+        source="Loshchilov & Hutter 2017, eq. 5",
     )
     lr_decay_epochs: Milestones = option(
         [700, 800, 900],
@@ -192,11 +237,13 @@ class Fields(BaseModel):
         group="Optimisation",
         source="Goyal et al. 2017",
     )
-    warm_epochs: Annotated[int, Ge(1)] = option(
+    warm_epochs: Annotated[int, Ge(1)] | Annotated[float, Gt(0)] = option(
         10,
-        "Length of the warm-up; where it would fill the whole run it is shortened to a tenth of it.",
+        "Length of the warm-up; where it would fill the whole run it is shortened to a tenth of it (with schedule_by "
+        "epoch, to whole epochs).",
         group="Optimisation",
         unit="epochs",
+        allowed="a number > 0",
     )
     warmup_from: Annotated[float, Ge(0)] = option(
         0.01, "Learning rate at which the warm-up starts.", group="Optimisation"

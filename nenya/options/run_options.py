@@ -26,6 +26,12 @@ HARMLESS = (
     "keep", "valid_freq", "print_freq", "tensorboard", "on_collapse",
 )  # fmt: skip
 
+#: Options that came later and change nothing unless they are given: a run whose checkpoint lacks one had the default.
+OFF_BEFORE = ("optimizer", "nesterov", "schedule_by", "image_size_schedule")
+
+#: Options of the optimizer "muon".
+OF_MUON = ("muon_learning_rate", "muon_momentum", "muon_steps", "muon_keep_norm")
+
 
 class Options(Fields):
     """All options of a run. Assignment validates as loading does.
@@ -117,6 +123,12 @@ class Options(Fields):
             idle["label_key"] = "SimCLR uses no labels"
         if self.images_file is not None:
             idle["dataset"] = "images_file names the file"
+        if self.optimizer != "muon":
+            idle |= dict.fromkeys(OF_MUON, f'optimizer is "{self.optimizer}"')
+        if self.momentum == 0:
+            idle["nesterov"] = "momentum is 0"
+        if not self.cosine:
+            idle["schedule_by"] = "without cosine the rate falls between epochs"
         if not self.warms_up:
             idle |= dict.fromkeys(("warm_epochs", "warmup_from"), "no warm-up")
         defaults = {name: field.default for name, field in type(self).model_fields.items()}

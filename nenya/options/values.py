@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import re
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Len
 from pydantic import AfterValidator, BeforeValidator, Field
+
+#: Shares may be rounded to two digits: three of 0.33 are all of it.
+SHARES_ROUNDING = 0.0101
 
 
 def option(default: Any, meaning: str, *, group: str, unit: str = "", source: str = "", allowed: str = "") -> Any:  # noqa: ANN401
@@ -55,6 +59,21 @@ def _size(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _size_stages(value: object) -> object:
+    """Read [[32, 0.7], [48, 0.3]] as pairs; sizes are left for the type check."""
+    if value is None:
+        return None
+    pairs = isinstance(value, list | tuple) and all(isinstance(item, list | tuple) and len(item) == 2 for item in value)
+    if not isinstance(value, list | tuple) or not pairs:
+        raise ValueError("not pairs")
+    shares = [item[1] for item in value]
+    if any(type(share) not in (int, float) or not 0 < share <= 1 for share in shares):
+        raise ValueError("not shares")
+    if abs(math.fsum(shares) - 1) > SHARES_ROUNDING:
+        raise ValueError("not all of the run")
+    return [(_size(item[0]), float(item[1])) for item in value]
+
+
 def _plain_name(value: str | None) -> str | None:
     """Refuse a name that would lead to another folder."""
     if value is not None and (not value.strip(". ") or set(value) & set("/\\\0")):
@@ -85,7 +104,9 @@ Pixels = Annotated[int, Ge(4), Le(65536)]
 Name = Annotated[str | None, AfterValidator(_plain_name)]
 Marks = Annotated[list[int | float], BeforeValidator(_marks), Len(max_length=64)]
 AxesOrder = Annotated[str, AfterValidator(_axes_order)]
-ImageSize = Annotated[Pixels | tuple[Pixels, Pixels] | None, BeforeValidator(_size)]
+Size = Pixels | tuple[Pixels, Pixels]
+ImageSize = Annotated[Size | None, BeforeValidator(_size)]
+SizeStages = Annotated[list[tuple[Size, float]], BeforeValidator(_size_stages), Len(max_length=64)]
 
 
 def shown(value: object) -> str:

@@ -21,7 +21,7 @@ from nenya.models.reading import bare_name, bare_names, reason, shown, unsound_w
 from nenya.models.reading import load_model as load_model
 from nenya.models.reading import read_checkpoint as read_checkpoint
 from nenya.params import Params
-from nenya.training.contents import groups_of, momentum_buffers, require_run
+from nenya.training.contents import groups_of, kind_of, momentum_buffers, require_run
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +198,9 @@ def _require_fit(state: dict[str, Any], model: nn.Module, optimizer: Optimizer) 
     odd = unsound_weights(state["model"], weights)
     if odd:
         raise ValueError(odd)
+    kinds = [kind_of(groups) for groups in (optimizer.param_groups, groups_of(state))]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"its optimizer is {kinds[1]}, that of the options {kinds[0]}")
     sizes = [[len(group["params"]) for group in groups] for groups in (optimizer.param_groups, groups_of(state))]
     if sizes[0] != sizes[1]:
         raise ValueError(f"its optimizer has groups of {shown(sizes[1])} parameters, that of the model {sizes[0]}")
@@ -206,9 +209,12 @@ def _require_fit(state: dict[str, Any], model: nn.Module, optimizer: Optimizer) 
     unknown = sorted(number for number in momentum if number >= len(parameters))
     if unknown:
         raise ValueError(f"momentum for parameter {unknown[0]}, where the model has {len(parameters)}")
-    if 0 < len(momentum) < len(parameters):
-        raise ValueError(f"momentum for {len(momentum)} of {len(parameters)} parameters")
-    names = [name for name, _ in model.named_parameters()]
+    for group in groups_of(state):
+        held = len(momentum.keys() & {*group["params"]})
+        if 0 < held < len(group["params"]):
+            raise ValueError(f"momentum for {held} of {len(group['params'])} parameters")
+    by_identity = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = [by_identity[id(parameter)] for parameter in parameters]
     for number, buffer in momentum.items():
         own = parameters[number]
         if buffer.shape != own.shape:

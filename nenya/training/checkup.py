@@ -35,10 +35,11 @@ def check_health(state: Run, writer: events.EventWriter | None, on_collapse: str
     done = validate(state.valid, state.model, state.criterion, state.step)
     assert done.health is not None  # our models have an encoder
     state.curves.health[state.epoch] = done.health
+    state.curves.view_sizes[state.epoch] = state.valid.views.size
     if state.epoch > 0:
         state.curves.valid.add(state.epoch, done)
     title = f"  valid at epoch {state.epoch}" if state.epoch else "  untrained"
-    logger.info("%s: loss %.4f, %s", title, done.average, describe_health(done.health))
+    logger.info("%s: loss %.4f, %s", title, done.average, describe_health(done.health, state.valid.views.size))
     if writer is not None:
         writer.losses(state.epoch, state.optimizer.param_groups[0]["lr"], valid=done.average)
         writer.health(state.epoch, done.health)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,7 +65,15 @@ def unsound_part(state: Mapping[str, Any]) -> str:
         return f"losses of epoch {epoch + 1}, where the run has {most}"
     if not _are_epoch_files(state.get("epoch_files", []), epoch):
         return f"'epoch_files' = {shown(state['epoch_files'])}"
-    return _odd_optimizer(state["optimizer"])
+    return _odd_optimizer(state["optimizer"]) or _odd_kind(state)
+
+
+def _odd_kind(state: Mapping[str, Any]) -> str:
+    """How the optimizer's state is not that of the optimizer which the options name; empty if it is."""
+    named, found = state["opt"].get("optimizer", "sgd"), kind_of(groups_of(state))
+    if named not in ("sgd", "muon") or named == found:  # before there was this option, its name may have been a remark
+        return ""
+    return f"the state of optimizer {shown(found)}, where its options say {shown(named)}"
 
 
 def _is_table(value: object) -> bool:
@@ -84,9 +92,9 @@ def unsound_position(state: Mapping[str, Any], num_batches: int | None) -> str:
     losses = state.get("partial_losses", [])
     if num_batches is not None and len(losses) >= num_batches:
         return f"{len(losses)} losses of an epoch under way, which has {num_batches} batches"
-    optimizer = state["optimizer"]
-    with_momentum = any(group["momentum"] for group in groups_of(state))
-    if (state["epoch"] or losses) and with_momentum and not momentum_buffers(optimizer):
+    momentum = momentum_buffers(state["optimizer"])
+    without = any(group["momentum"] and not momentum.keys() & {*group["params"]} for group in groups_of(state))
+    if (state["epoch"] or losses) and without:
         return f"no momentum, although {state['epoch']} epochs and {len(losses)} batches are done"
     return ""
 
@@ -141,7 +149,7 @@ def _are_epoch_files(names: object, epoch: int) -> bool:
 
 
 def _odd_optimizer(optimizer: object) -> str:
-    """What of an optimizer's state is not that of SGD; empty if nothing is."""
+    """What of an optimizer's state is not that of SGD or Muon; empty if nothing is."""
     if not isinstance(optimizer, dict):
         return f"'optimizer' = {shown(optimizer)}"
     groups, entries = optimizer.get("param_groups"), optimizer.get("state")
@@ -150,7 +158,9 @@ def _odd_optimizer(optimizer: object) -> str:
     numbers: list[object] = []
     for group in groups:
         params = group.get("params")
-        numbers += params if isinstance(params, list) else [params]
+        if not isinstance(params, list):
+            return f"an optimizer of parameters {shown(params)}"
+        numbers += params
         for name, value in group.items():
             if name != "params" and value is not None and not (_is_number(value, bool, int, float) and value >= 0):
                 return f"an optimizer with {shown(name)} = {shown(value)}"
@@ -169,6 +179,19 @@ def _odd_optimizer(optimizer: object) -> str:
     return ""
 
 
+def kind_of(groups: Sequence[Mapping[str, Any]]) -> str:
+    """The optimizer of which these are the groups of parameters, as the option names it.
+
+    Args:
+        groups: Of an optimizer, or of its state.
+
+    Returns:
+        "sgd" or "muon"; the number of groups in words where they are of neither.
+    """
+    muon = ["newton_schulz_steps" in group for group in groups]
+    return {(False,): "sgd", (False, True): "muon"}.get(tuple(muon), f"of {len(groups)} groups")
+
+
 def groups_of(state: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The optimizer's groups of parameters, with their settings."""
     groups: list[dict[str, Any]] = state["optimizer"]["param_groups"]
@@ -176,6 +199,6 @@ def groups_of(state: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def momentum_buffers(optimizer: Mapping[str, Any]) -> dict[int, Tensor]:
-    """Momentum by the parameter's number; SGD without momentum has none."""
+    """Momentum by the parameter's number; a group without momentum has none."""
     buffers = {number: entry.get("momentum_buffer") for number, entry in optimizer["state"].items()}
     return {number: buffer for number, buffer in buffers.items() if buffer is not None}

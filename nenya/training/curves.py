@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Size = tuple[int, int]
+
 FOLDER = "learning_curve"
 _NO_COMPRESSION = {h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SHUFFLE}  # filters that change no dataset's size
 _TABLE = re.compile(r"(.+)_(?:losses_train|losses_valid|health_valid)\.h5")
+_SIDES, _UNKNOWN = ("view_height", "view_width"), (0, 0)
 _HEALTH_FIELDS = tuple(field.name for field in dataclasses.fields(Health))
 
 
@@ -78,16 +81,20 @@ class Curves:
         train: Losses of the training.
         valid: Losses of the validation.
         health: Epoch -> health of the features; epoch 0 is the untrained network.
+        view_sizes: Epoch -> (height, width) in pixels of the views that the health is of; earlier versions did not
+            record it. All are the same unless a run was forced to go on with another size.
     """
 
     train: Series = dataclasses.field(default_factory=Series)
     valid: Series = dataclasses.field(default_factory=Series)
     health: dict[int, Health] = dataclasses.field(default_factory=dict)
+    view_sizes: dict[int, Size] = dataclasses.field(default_factory=dict)
 
     def until(self, epoch: int) -> Curves:
         """The part up to and including an epoch, for a run that goes on from there."""
         health = {number: figures for number, figures in self.health.items() if number <= epoch}
-        return Curves(self.train.until(epoch), self.valid.until(epoch), health)
+        sizes = {number: size for number, size in self.view_sizes.items() if number <= epoch}
+        return Curves(self.train.until(epoch), self.valid.until(epoch), health, sizes)
 
     def save(self, folder: str | os.PathLike[str], name: str) -> None:
         """Write the files and the picture, each whole or not at all; nothing where nothing is recorded.
@@ -106,7 +113,7 @@ class Curves:
             if series.epochs:
                 _write_series(_file(folder, name, f"losses_{part}"), part, series)
         if self.health:
-            _write_health(_file(folder, name, "health_valid"), self.health)
+            _write_health(_file(folder, name, "health_valid"), self.health, self.view_sizes)
         path = picture_file(folder, name)
         attempt(lambda: draw(self, path, name), path)
 
@@ -143,9 +150,9 @@ def load_curves(folder: str | os.PathLike[str], name: str) -> Curves:
     if os.path.lexists(place) and not place.is_dir():
         raise DataError(f"{place} is not a folder; expected the learning curves in it. Move it away.")
     return Curves(
-        train=_read_series(_file(folder, name, "losses_train"), "train"),
-        valid=_read_series(_file(folder, name, "losses_valid"), "valid"),
-        health=_read_health(_file(folder, name, "health_valid")),
+        _read_series(_file(folder, name, "losses_train"), "train"),
+        _read_series(_file(folder, name, "losses_valid"), "valid"),
+        *_read_health(_file(folder, name, "health_valid")),
     )
 
 
@@ -269,15 +276,17 @@ def _spread_evenly(num_steps: int, num_epochs: int) -> list[int]:
     return [1 + step * num_epochs // num_steps for step in range(num_steps)]
 
 
-def _write_health(path: Path, health: dict[int, Health]) -> None:
+def _write_health(path: Path, health: dict[int, Health], view_sizes: dict[int, Size]) -> None:
     columns = {name: np.array([getattr(figures, name) for figures in health.values()]) for name in _HEALTH_FIELDS}
+    sizes = np.array([view_sizes.get(epoch, _UNKNOWN) for epoch in health], dtype=np.int64)
+    columns |= dict(zip(_SIDES, sizes.T, strict=True))
     _write_columns(path, {"epoch": np.array(list(health), dtype=np.int64), **columns})
 
 
-def _read_health(path: Path) -> dict[int, Health]:
+def _read_health(path: Path) -> tuple[dict[int, Health], dict[int, Size]]:
     with _reading(path, "health figures") as file:
         if file is None:
-            return {}
+            return {}, {}
         epochs = _column(file, "epoch")
         if not _rise(epochs, 0):
             raise ValueError("its epochs are not whole numbers that rise from 0 on")
@@ -286,7 +295,11 @@ def _read_health(path: Path) -> dict[int, Health]:
             raise ValueError("it holds none of them")
         columns |= {name: [math.nan] * len(epochs) for name in _HEALTH_FIELDS if name not in file}  # of a later version
         rows = zip(*(columns[name] for name in _HEALTH_FIELDS), strict=True)
-        return {int(epoch): Health(*row) for epoch, row in zip(epochs, rows, strict=True)}
+        health = {int(epoch): Health(*row) for epoch, row in zip(epochs, rows, strict=True)}
+        if not all(name in file for name in _SIDES):  # of an earlier version
+            return health, {}
+        sizes = zip(*(map(int, _column(file, name)) for name in _SIDES), strict=True)
+        return health, {epoch: size for epoch, size in zip(health, sizes, strict=True) if size != _UNKNOWN}
 
 
 def _rise(epochs: Sequence[float], first: int) -> bool:
@@ -334,7 +347,7 @@ def _draw_in(figure: Figure, curves: Curves, title: str) -> None:
     if loss.lines:
         loss.legend(frameon=False, fontsize=8)
     if with_health:
-        _draw_health(axes[1:], curves.health)
+        _draw_health(axes[1:], curves.health, {*curves.view_sizes.values()})
     for axis in axes[:3]:  # over epochs
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in axes:
@@ -342,7 +355,7 @@ def _draw_in(figure: Figure, curves: Curves, title: str) -> None:
         axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_health(axes: list[Axes], health: dict[int, Health]) -> None:
+def _draw_health(axes: list[Axes], health: dict[int, Health], view_sizes: set[Size]) -> None:
     epochs = list(health)
     figures = list(health.values())
 
@@ -354,7 +367,8 @@ def _draw_health(axes: list[Axes], health: dict[int, Health]) -> None:
     retrieval.plot(epochs, column("retrieval_top5"), "o-", markersize=3, label="top 5")
     retrieval.axhline(figures[-1].chance_top1, color="0.5", linestyle=":", label="chance, top 1")
     retrieval.axhline(5 * figures[-1].chance_top1, color="0.7", linestyle="--", label="chance, top 5")
-    retrieval.set(xlabel="epoch", ylabel="view retrieval (h)", ylim=(0, None))
+    of = "".join(f", views of {height} x {width} px" for height, width in sorted(view_sizes))
+    retrieval.set(xlabel="epoch", ylabel=f"view retrieval (h{of})", ylim=(0, None))
     retrieval.legend(frameon=False, fontsize=8)
 
     rank.plot(epochs, column("effective_rank"), "o-", color="C2", markersize=3, label="effective rank of h")

@@ -38,7 +38,7 @@ def train_model(
         model: Images [2B, C, H, W] -> normalised embeddings z [2B, D]; moved to the GPU if there is one.
         criterion: z [B, 2, D] and labels [B] or None -> scalar loss.
         optimizer: May be None for validation.
-        epoch: From 1; decides the learning rate of the warm-up and, for our loader, order and views.
+        epoch: From 1; decides the learning rate of the batches (see `Schedule`) and, for our loader, order and views.
         opt: The options.
         cuda_use: Use the GPU where there is one.
         update_model: False validates: evaluation mode, no gradient, nothing is changed.
@@ -85,7 +85,8 @@ def train_epoch(
         optimizer: Of the model's parameters.
         epoch: From 1.
         step: How a batch is computed.
-        schedule: The learning rate of each batch of the warm-up; after it the optimizer's own stays.
+        schedule: The learning rate of each batch of the warm-up, by step of every batch; else the optimizer's own
+            stays.
         print_freq: Batches between two lines of the log, and on a GPU between two readings of the loss.
         earlier: Losses of the epoch's batches that an interrupted run has done.
         pause: Called with the losses so far whenever they have been read and found finite, in all processes at the same
@@ -115,7 +116,7 @@ def train_epoch(
     )
     with step.arithmetic(), keeping_memory(step.device), watch as progress:
         for index, batch in enumerate(progress.timed(source), start=len(earlier)):
-            schedule.warm_up(optimizer, epoch, index, num_batches)
+            schedule.set_for_batch(optimizer, epoch, index, num_batches)
             optimizer.zero_grad(set_to_none=True)
             ledger.add(compute_gradient(model, criterion, batch, step), batch)
             optimizer.step()

@@ -1,6 +1,7 @@
 """The optimizer and the learning rate, as pure functions of the position in the run.
 
-The numbers are those of the historical code (and of SupContrast, which it follows): old runs can be repeated.
+By default the numbers are those of the historical code (and of SupContrast, which it follows), so that old runs can be
+repeated.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from nenya.errors import OptionError
 from nenya.params import Params
+from nenya.training.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,10 @@ class Schedule:
         milestones: Epochs after which a step is taken, rising.
         cosine: Cosine instead of steps.
         epochs: Length of the run.
-        warm_epochs: Length of the warm-up; 0 for none.
+        warm_epochs: Length of the warm-up, which need not be whole; 0 for none.
         warmup_from: Learning rate at which the warm-up starts.
+        by: "epoch": a rate for each epoch, which of a cosine is the value at its end; "step": one for each batch, the
+            cosine's where it begins.
     """
 
     base: float
@@ -33,8 +38,9 @@ class Schedule:
     milestones: tuple[int, ...]
     cosine: bool
     epochs: int
-    warm_epochs: int
+    warm_epochs: float
     warmup_from: float
+    by: str = "epoch"
 
     @classmethod
     def from_options(cls, opt: Params) -> Schedule:
@@ -47,6 +53,7 @@ class Schedule:
             epochs=opt.epochs,
             warm_epochs=opt.warm_epochs if opt.warms_up else 0,
             warmup_from=opt.warmup_from,
+            by=opt.schedule_by,
         )
 
     def rate(self, epoch: float) -> float:
@@ -64,41 +71,53 @@ class Schedule:
             return eta_min + (self.base - eta_min) * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         return self.base * self.decay_rate ** sum(epoch > milestone for milestone in self.milestones)
 
-    def warmup_rate(self, epoch: int, batch: int, num_batches: int) -> float | None:
-        """The learning rate of a batch during the warm-up; None after it.
+    def batch_rate(self, epoch: int, batch: int, num_batches: int) -> float | None:
+        """The learning rate of a batch; None where it is the epoch's, `rate`.
 
-        Linear from `warmup_from` to what `rate` gives at the end of the warm-up (Goyal et al. 2017, sec. 2.2).
+        In the warm-up linear from `warmup_from` to what `rate` gives at its end (Goyal et al. 2017, sec. 2.2). After
+        it, by step, the cosine at t of T batches of the run, t from 0 (Loshchilov & Hutter 2017, eq. 5):
+        ``eta_min + (base - eta_min) (1 + cos(pi t / T)) / 2``.
 
         Args:
             epoch: From 1.
             batch: Of the epoch, from 0.
             num_batches: In an epoch.
         """
-        if epoch > self.warm_epochs:
-            return None
-        done = (batch + (epoch - 1) * num_batches) / (self.warm_epochs * num_batches)
-        return self.warmup_from + done * (self.rate(self.warm_epochs) - self.warmup_from)
+        done = batch + (epoch - 1) * num_batches
+        if done < self.warm_epochs * num_batches:
+            share = done / (self.warm_epochs * num_batches)
+            return self.warmup_from + share * (self.rate(self.warm_epochs) - self.warmup_from)
+        if self.by == "step" and self.cosine:
+            return self.rate(done / num_batches)
+        ends_within = epoch - 1 < self.warm_epochs
+        return self.rate(epoch) if ends_within else None
 
-    def warm_up(self, optimizer: Optimizer, epoch: int, batch: int, num_batches: int) -> None:
-        """Set the learning rate of a batch while the warm-up lasts; arguments as for `warmup_rate`."""
-        rate = self.warmup_rate(epoch, batch, num_batches)
+    def set_for_epoch(self, optimizer: Optimizer, epoch: int) -> None:
+        """Set the learning rate with which an epoch begins, but for the warm-up."""
+        _set_rate(optimizer, self.rate(epoch - 1 if self.by == "step" and self.cosine else epoch))
+
+    def set_for_batch(self, optimizer: Optimizer, epoch: int, batch: int, num_batches: int) -> None:
+        """Set the learning rate of a batch where it is not the epoch's; arguments as for `batch_rate`."""
+        rate = self.batch_rate(epoch, batch, num_batches)
         if rate is not None:
             _set_rate(optimizer, rate)
 
 
 def adjust_learning_rate(opt: Params, optimizer: Optimizer, epoch: int) -> None:
-    """Set the learning rate of an epoch.
+    """Set the learning rate of an epoch; with `schedule_by` "step", that of its first batch.
 
     Args:
         opt: The options.
         optimizer: Its parameter groups are changed.
         epoch: From 1.
     """
-    _set_rate(optimizer, Schedule.from_options(opt).rate(epoch))
+    Schedule.from_options(opt).set_for_epoch(optimizer, epoch)
 
 
 def warmup_learning_rate(opt: Params, epoch: int, idx: int, num_batches: int, optimizer: Optimizer) -> None:
     """Set the learning rate of a batch while the warm-up lasts; do nothing after it or without one.
+
+    With `schedule_by` "step" every batch has a learning rate of its own, which this sets.
 
     Args:
         opt: The options.
@@ -107,29 +126,62 @@ def warmup_learning_rate(opt: Params, epoch: int, idx: int, num_batches: int, op
         num_batches: Batches in an epoch.
         optimizer: Its parameter groups are changed.
     """
-    Schedule.from_options(opt).warm_up(optimizer, epoch, idx, num_batches)
+    Schedule.from_options(opt).set_for_batch(optimizer, epoch, idx, num_batches)
 
 
-def set_optimizer(opt: Params, model: nn.Module) -> SGD:
-    """SGD with momentum and weight decay over all parameters, as in SimCLR's and SupContrast's small-batch settings.
+def set_optimizer(opt: Params, model: nn.Module) -> Optimizer:
+    """The optimizer that the options name.
+
+    "sgd": SGD with momentum and weight decay over all parameters, as in SimCLR's and SupContrast's small-batch
+    settings. "muon": `Muon` on the weights of all convolutions but the first, the stem's, whose rows are those of a few
+    pixels; SGD on all other parameters.
 
     Args:
-        opt: `learning_rate`, `momentum`, `weight_decay`.
+        opt: `optimizer`; `learning_rate`, `momentum`, `nesterov`, `weight_decay`; of Muon `muon_learning_rate`,
+            `muon_momentum`, `muon_steps`, `muon_keep_norm`.
         model: Already on its device.
 
     Returns:
         The optimizer.
+
+    Raises:
+        OptionError: "muon", and a model without a second convolution.
     """
     on_gpu = next(model.parameters()).is_cuda
-    return SGD(
-        model.parameters(),
+    fused = True if on_gpu else None  # one kernel for all parameters; on a CPU the update is no part worth saving
+    nesterov = opt.nesterov and opt.momentum > 0  # without momentum there is nothing to look ahead of
+    if opt.optimizer == "sgd":
+        return SGD(
+            model.parameters(),
+            lr=opt.learning_rate,
+            momentum=opt.momentum,
+            weight_decay=opt.weight_decay,
+            nesterov=nesterov,
+            fused=fused,
+        )
+    convolutions = [parameter for parameter in model.parameters() if parameter.ndim == 4][1:]
+    if not convolutions:
+        raise OptionError(
+            f'optimizer is "muon", which moves the weights of convolutions after the first, but {type(model).__name__} '
+            'has none. Set optimizer to "sgd".'
+        )
+    chosen = {id(parameter) for parameter in convolutions}
+    return Muon(
+        convolutions,
+        [parameter for parameter in model.parameters() if id(parameter) not in chosen],
         lr=opt.learning_rate,
         momentum=opt.momentum,
         weight_decay=opt.weight_decay,
-        fused=True if on_gpu else None,  # one kernel for all parameters; on a CPU the update is no part worth saving
+        nesterov=nesterov,
+        fused=fused,
+        muon_lr=opt.muon_learning_rate,
+        muon_momentum=opt.muon_momentum,
+        steps=opt.muon_steps,
+        keep_norm=opt.muon_keep_norm,
     )
 
 
 def _set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of SGD, and that of Muon in step with it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("relative_rate", 1.0)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nenya import parallel
+from nenya.data import sizes
 from nenya.data.augment import Views
 from nenya.data.findings import sum_up
 from nenya.data.loaders import ViewLoader
@@ -60,7 +61,7 @@ def describe_run(
         ("training", f"{_dataset(train)}, {_batches(train)}"),
         ("validation", validation),
         *([("table", table.told)] if table is not None else []),
-        ("views", _views(train.views)),
+        ("views", _views(train)),
         (
             "model",
             f"{opt.ssl_model}, {parameters / 1e6:.1f} M parameters, {opt.head} head to {opt.feat_dim} dimensions",
@@ -68,9 +69,8 @@ def describe_run(
         ("device", f"{describe(step.device, parallel.current().size)}, {precision}"),
         (
             "learning",
-            f"{_schedule(Schedule.from_options(opt))}; {_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}"
-            f"{_parts(step, train)}, "
-            f"seed {opt.seed}",
+            f"{_optimizer(opt)}{_schedule(Schedule.from_options(opt))}; "
+            f"{_count(opt.epochs, 'epoch')} = {_count(steps, 'step')}{_parts(step, train)}, seed {opt.seed}",
         ),
         (
             "loss",
@@ -117,7 +117,22 @@ def _batches(train: ViewLoader) -> str:
     return text + (f" ({over} left over each epoch)" if over else "")
 
 
-def _views(views: Views) -> str:
+def _views(train: ViewLoader) -> str:
+    views = train.views
+    size = f"{sizes.describe(train.sizes)}; validation {_size(views.size)}" if train.sizes else _size(views.size)
+    return f"{size}: {', '.join(_changes(views)) or 'the cutout itself, twice'}"
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]} px"
+
+
+def _at(size: tuple[int, int] | None) -> str:
+    return "" if size is None else f" at {_size(size)}"
+
+
+def _changes(views: Views) -> list[str]:
+    """How views differ from the cutout, in words."""
     parts = ["flips"] if views.flip else []
     if views.rotate:
         parts.append("rotation")
@@ -130,18 +145,23 @@ def _views(views: Views) -> str:
         parts.append(f"noise {views.noise:g}")
     if views.demean:
         parts.append("mean removed")
-    return f"{views.size[0]} x {views.size[1]} px: {', '.join(parts) or 'the cutout itself, twice'}"
+    return parts
+
+
+def _optimizer(opt: Params) -> str:
+    return f"Muon, rate {opt.muon_learning_rate:g}, for the rest " if opt.optimizer == "muon" else ""
 
 
 def _schedule(schedule: Schedule) -> str:
     text = f"SGD, rate {schedule.base:g}"
     steps = f" x {schedule.decay_rate:g} after epochs {list(schedule.milestones)}"
-    text += " by cosine" if schedule.cosine else steps
+    text += (" by cosine" + (" of each step" if schedule.by == "step" else "")) if schedule.cosine else steps
     return text + (f", warm-up over {_count(schedule.warm_epochs, 'epoch')}" if schedule.warm_epochs else "")
 
 
-def _count(number: int, unit: str, plural: str = "") -> str:
-    return f"{number} {unit if number == 1 else plural or unit + 's'}"
+def _count(number: float, unit: str, plural: str = "") -> str:
+    named = unit if number == 1 else plural or f"{unit}s"
+    return f"{number:g} {named}" if isinstance(number, float) else f"{number} {named}"
 
 
 def describe_epoch(title: str, done: Pass, rate: float) -> str:
@@ -153,16 +173,27 @@ def describe_epoch(title: str, done: Pass, rate: float) -> str:
     )
 
 
-def describe_health(health: Health) -> str:
-    """One line on the features."""
+def describe_health(health: Health, size: tuple[int, int] | None = None) -> str:
+    """One line on the features.
+
+    Args:
+        health: What was measured.
+        size: Of the views that it was measured on, (height, width) in pixels: retrieval among larger ones is easier.
+    """
     return (
-        f"view retrieval {health.retrieval_top1:.3f} (top 5 {health.retrieval_top5:.3f}, "
+        f"view retrieval {health.retrieval_top1:.3f}{_at(size)} (top 5 {health.retrieval_top5:.3f}, "
         f"chance {health.chance_top1:.4f}), effective rank {health.effective_rank:.1f}, spread {health.spread:.2f}, "
         f"alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"
     )
 
 
-def describe_end(epochs: int, health: Mapping[int, Health], seconds: float, device: torch.device) -> list[str]:
+def describe_end(
+    epochs: int,
+    health: Mapping[int, Health],
+    seconds: float,
+    device: torch.device,
+    size: tuple[int, int] | None = None,
+) -> list[str]:
     """Say how a run ended: duration, what the features have become, memory.
 
     Args:
@@ -170,6 +201,7 @@ def describe_end(epochs: int, health: Mapping[int, Health], seconds: float, devi
         health: Epoch -> health of the features; epoch 0 is the untrained network.
         seconds: Duration.
         device: Where it ran.
+        size: Of the validation's views, (height, width) in pixels.
 
     Returns:
         Lines.
@@ -179,5 +211,5 @@ def describe_end(epochs: int, health: Mapping[int, Health], seconds: float, devi
     before, after = health.get(0), health.get(epochs)
     if before is not None and after is not None:
         change = f"{before.retrieval_top1:.3f} untrained -> {after.retrieval_top1:.3f} trained"
-        lines.append(f"  view retrieval {change}, chance {after.chance_top1:.4f}")
+        lines.append(f"  view retrieval{_at(size)} {change}, chance {after.chance_top1:.4f}")
     return [*lines, f"  memory  {peak_memory(device)} at most"]

@@ -24,7 +24,7 @@ from nenya.files import finish_setting_aside, set_aside, sole_writer, sweep
 from nenya.models.checkpoints import LAST, PREVIOUS, checkpoints
 from nenya.models.reading import read_checkpoint, shown
 from nenya.models.resnet_big import SupConResNet
-from nenya.options import DERIVED, HARMLESS, Options, Outputs
+from nenya.options import DERIVED, HARMLESS, OF_MUON, OFF_BEFORE, Options, Outputs
 from nenya.options.reading import read_options_file
 from nenya.params import Params
 from nenya.training import curves as curves_module
@@ -289,8 +289,11 @@ def _take_position(state: Run, checkpoint: dict[str, Any], path: Path) -> None:
 def changed_options(before: dict[str, Any], opt: Params) -> list[str]:
     """Options that matter and differ from those of a checkpoint, in words."""
     harmless = {*DERIVED, *HARMLESS}
-    if not opt.cosine:
-        harmless.add("epochs")  # only the cosine depends on the length of the run
+    before = {name: Options.model_fields[name].default for name in OFF_BEFORE} | before
+    if not opt.cosine and opt.image_size_schedule is None:
+        harmless.add("epochs")  # nothing else depends on the length of the run
+    if opt.optimizer != "muon":
+        harmless |= {*OF_MUON}
     return [
         f"{name} {shown(before[name])} -> {value!r}"
         for name, value in opt.dict.items()

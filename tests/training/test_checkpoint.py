@@ -260,6 +260,73 @@ def test_what_no_run_writes_is_refused_soon_by_name_and_changes_nothing(tmp_path
     assert torch.equal(torch.get_rng_state(), before[2])
 
 
+def convolutions(seed=0):
+    """A model with two convolutions after the stem, and Muon with momentum in its state."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(*(nn.Conv2d(2, 2, 3, bias=False) for _ in range(3)), nn.BatchNorm2d(2))
+    optimizer = set_optimizer(options(optimizer="muon"), model)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    return model, optimizer
+
+
+MUON, KERNEL = ("optimizer", "param_groups", 1), torch.ones(2, 2, 3, 3)
+# parameters 0, 1, 2 are SGD's: the stem's weights and batch-norm's; 3 and 4 Muon's
+ODD_MUON = [
+    (put("opt", "optimizer", "sgd"), "the state of optimizer 'muon', where its options say 'sgd'"),
+    (lambda state: state["opt"].pop("optimizer"), "the state of optimizer 'muon', where its options say 'sgd'"),
+    (lambda state: state["optimizer"]["param_groups"].pop(), "the state of optimizer 'sgd', where its options say"),
+    (lambda state: state["optimizer"]["param_groups"].reverse(), "an optimizer of parameters"),
+    (lambda state: state["optimizer"]["param_groups"].append({**MUON_GROUP, "params": []}), "optimizer 'of 3 groups'"),
+    (lambda state: state["optimizer"]["param_groups"][1].pop("newton_schulz_steps"), "optimizer 'of 2 groups'"),
+    *((put(*MUON, "newton_schulz_steps", value), "an optimizer with 'newton_schulz_steps'")
+      for value in (NAN, -1, "3", ONES, laughs())),
+    (put(*MUON, "relative_rate", float("inf")), "an optimizer with 'relative_rate'"),
+    (put(*MUON, "lr", "fast"), "an optimizer with 'lr'"),
+    *((put(*MUON, "params", value), "an optimizer of parameters") for value in (3, None, [4, 3], [0, 1])),
+    (put(*MUON, "params", [3]), "its optimizer has groups of [3, 1] parameters, that of the model [3, 2]"),
+    (lambda state: state["optimizer"]["state"].pop(4), "momentum for 1 of 2 parameters"),
+    (lambda state: state["optimizer"]["state"].pop(0), "momentum for 2 of 3 parameters"),
+    (put("optimizer", "state", 3, "momentum_buffer", KERNEL[:1]), "momentum of shape"),
+    (put("optimizer", "state", 3, "momentum_buffer", KERNEL * NAN), "momentum of 1.weight"),
+    (put("optimizer", "state", 4, "momentum_buffer", KERNEL.half()), "momentum of 2.weight"),
+    (put("optimizer", "state", 3, {"exp_avg": KERNEL}), "for parameter 3"),
+]  # fmt: skip
+MUON_GROUP = {"lr": 0.1, "momentum": 0.6, "newton_schulz_steps": 3}
+
+
+@pytest.mark.parametrize("number", range(len(ODD_MUON)))
+def test_what_is_no_state_of_muon_is_refused_by_name_and_changes_nothing(tmp_path, number):
+    model, optimizer = convolutions()
+    write_checkpoint(model, optimizer, options(optimizer="muon"), 3, tmp_path / "a.pth")
+    state = torch.load(tmp_path / "a.pth", weights_only=True)
+    change, named = ODD_MUON[number]
+    change(state)
+    torch.save(state, tmp_path / "a.pth")
+    other, its_optimizer = convolutions(seed=1)
+    before = copy.deepcopy((other.state_dict(), its_optimizer.state_dict()))
+    with pytest.raises(CheckpointError) as refused:
+        restore(other, its_optimizer, read_checkpoint(tmp_path / "a.pth"), tmp_path / "a.pth")
+    assert named in str(refused.value)
+    assert len(str(refused.value)) < 1000
+    assert equal(other.state_dict(), before[0])
+    after = its_optimizer.state_dict()["state"]
+    assert all(
+        torch.equal(after[n]["momentum_buffer"], entry["momentum_buffer"]) for n, entry in before[1]["state"].items()
+    )
+
+
+def test_muons_state_comes_back_to_the_bit(tmp_path):
+    model, optimizer = convolutions()
+    write_checkpoint(model, optimizer, options(optimizer="muon"), 3, tmp_path / "a.pth")
+    other, its_optimizer = convolutions(seed=1)
+    restore(other, its_optimizer, read_checkpoint(tmp_path / "a.pth"), tmp_path / "a.pth")
+    assert equal(other.state_dict(), model.state_dict())
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(optimizer.state[mine]["momentum_buffer"], its_optimizer.state[theirs]["momentum_buffer"])
+
+
 def test_what_a_run_writes_is_not_odd(tmp_path):
     """Without momentum SGD keeps no state; files of earlier versions lack what came later."""
     model = nn.Linear(3, 2)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from nenya.params import Params
-from nenya.training.optim import adjust_learning_rate, set_optimizer, warmup_learning_rate
+from nenya.params import Params, complete_options
+from nenya.training.optim import Schedule, adjust_learning_rate, set_optimizer, warmup_learning_rate
 
 RELATIVE = 1e-12  # literals have 17 digits; some ten float64 operations each round by 1e-16
 
@@ -56,6 +56,23 @@ WARMUP = [
     (False, 1, 1, 0.011),
     (False, 5, 2, 0.028),
     (False, 10, 3, 0.049),
+]
+
+
+# by step, batches of 4 in each epoch, t = batch + 4 (epoch - 1) of T = 4 epochs, by mpmath:
+# eta + (lr - eta) * (1 + cos(pi * t / T)) / 2 with eta = lr * rate**3
+BY_STEP = [
+    # lr, rate, epochs, epoch, batch, learning rate
+    (0.05, 0.1, 1, 1, 0, 0.05),
+    (0.05, 0.1, 1, 1, 1, 0.042684991860134024),
+    (0.05, 0.1, 1, 1, 2, 0.025025),
+    (0.05, 0.1, 1, 1, 3, 0.0073650081398659756),
+    (0.05, 0.1, 2, 1, 0, 0.05),
+    (0.05, 0.1, 2, 2, 0, 0.025025),
+    (0.05, 0.1, 2, 2, 2, 0.0073650081398659756),
+    (0.05, 0.1, 50, 50, 3, 5.3081103770526549e-5),
+    (0.5, 0.5, 3, 2, 0, 0.390625),
+    (0.5, 0.5, 3, 3, 0, 0.171875),
 ]
 
 
@@ -115,6 +132,63 @@ def test_warm_up_is_on_above_batch_256_or_when_it_is_asked_for(optimizer, batch_
     assert rates(optimizer) == ([0.02, 0.02] if warms else [7.0, 8.0])
 
 
+@pytest.mark.parametrize(("lr", "rate", "epochs", "epoch", "batch", "expected"), BY_STEP)
+@pytest.mark.parametrize("found_at", ["another epoch's rate", "another batch's rate"])
+def test_by_step_each_batch_has_its_own_place_on_the_cosine(
+    optimizer, lr, rate, epochs, epoch, batch, expected, found_at
+):
+    """Whatever the rate was before: a run that goes on in mid-epoch finds another one there."""
+    opt = options(learning_rate=lr, lr_decay_rate=rate, epochs=epochs, schedule_by="step")
+    if found_at == "another epoch's rate":
+        adjust_learning_rate(opt, optimizer, epoch)
+    warmup_learning_rate(opt, epoch, batch, 4, optimizer)
+    assert rates(optimizer) == pytest.approx([expected, expected], rel=RELATIVE)
+
+
+def test_by_step_an_epoch_begins_with_the_rate_of_its_first_batch(optimizer):
+    opt = options(learning_rate=0.5, lr_decay_rate=0.5, epochs=3, schedule_by="step")
+    for epoch, expected in ((1, 0.5), (2, 0.390625), (3, 0.171875)):
+        adjust_learning_rate(opt, optimizer, epoch)
+        assert rates(optimizer) == pytest.approx([expected, expected], rel=RELATIVE)
+
+
+def test_by_step_steps_of_the_rate_stay_between_epochs(optimizer):
+    opt = options(cosine=False, schedule_by="step", lr_decay_epochs=[2], lr_decay_rate=0.2, epochs=4)
+    for epoch, expected in ((1, 0.05), (2, 0.05), (3, 0.01), (4, 0.01)):
+        adjust_learning_rate(opt, optimizer, epoch)
+        for batch in range(4):
+            warmup_learning_rate(opt, epoch, batch, 4, optimizer)
+            assert rates(optimizer) == pytest.approx([expected, expected], rel=RELATIVE)
+
+
+def test_by_step_the_warm_up_ends_on_the_cosine(optimizer):
+    """Half an epoch of two: the second batch is half-way up to what the third has."""
+    opt = options(schedule_by="step", epochs=2, warm=True, warm_epochs=0.5, warmup_from=0.01)
+    end = Schedule.from_options(opt).rate(0.5)
+    assert end == pytest.approx(5e-5 + (0.05 - 5e-5) * (1 + 2**-0.5) / 2, rel=RELATIVE)
+    for batch, expected in ((0, 0.01), (1, 0.01 + (end - 0.01) / 2), (2, end)):
+        warmup_learning_rate(opt, 1, batch, 4, optimizer)
+        assert rates(optimizer) == pytest.approx([expected, expected], rel=RELATIVE)
+
+
+def test_by_epoch_a_warm_up_that_ends_within_one_leaves_the_rest_at_the_epochs_rate(optimizer):
+    opt = options(cosine=False, warm=True, warm_epochs=1.5, warmup_from=0.01)
+    for epoch, batch, expected in ((1, 2, 0.01 + 0.04 / 3), (2, 1, 0.01 + 0.04 * 5 / 6), (2, 2, 0.05), (2, 3, 0.05)):
+        warmup_learning_rate(opt, epoch, batch, 4, optimizer)
+        assert rates(optimizer) == pytest.approx([expected, expected], rel=RELATIVE)
+
+
+@pytest.mark.parametrize(
+    ("by", "epochs", "given", "length"),
+    [("step", 8, 10, 0.8), ("step", 1, 1, 0.1), ("step", 8, 0.5, 0.5), ("epoch", 8, 10, 1), ("epoch", 1, 1, 1)],
+)
+def test_a_warm_up_that_would_fill_the_run_is_a_tenth_of_it(by, epochs, given, length, tmp_path):
+    opt = options(schedule_by=by, epochs=epochs, warm=True, warm_epochs=given, model_root=str(tmp_path))
+    for _ in range(2):
+        complete_options(opt)
+        assert opt.warm_epochs == length
+
+
 def test_the_optimizer_is_sgd_over_all_parameters_with_the_options_settings():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     optimizer = set_optimizer(options(learning_rate=0.3, momentum=0.6, weight_decay=0.002), model)
@@ -123,6 +197,12 @@ def test_the_optimizer_is_sgd_over_all_parameters_with_the_options_settings():
     assert {id(parameter) for parameter in group["params"]} == {id(parameter) for parameter in model.parameters()}
     settings = {name: group[name] for name in ("lr", "momentum", "weight_decay", "dampening", "nesterov")}
     assert settings == {"lr": 0.3, "momentum": 0.6, "weight_decay": 0.002, "dampening": 0, "nesterov": False}
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.5, True), (0.0, False)])
+def test_nesterov_is_on_where_there_is_momentum(momentum, nesterov):
+    optimizer = set_optimizer(options(momentum=momentum, nesterov=True), nn.Linear(2, 2))
+    assert optimizer.param_groups[0]["nesterov"] is nesterov
 
 
 def test_the_optimizers_step_is_that_of_sgd_with_momentum_by_hand():
