@@ -25,7 +25,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.runtime  ## train on a synthetic ocean, evaluate and search; results in demo/
+demo: $(VENV)/.runtime  ## train on a synthetic ocean, evaluate, search, a page to look around; results in demo/
 	$(BIN)/nenya demo
 
 quick: $(VENV)/.dev  ## the tests that only compute, for while you write

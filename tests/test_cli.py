@@ -262,7 +262,17 @@ def test_the_demo_leaves_what_it_says(tmp_path, monkeypatch, nenya):
     for words in ("view retrieval", "learned space", "raw pixels", "`nenya evaluate` says", "label is"):
         assert words in out
     paths = dict(line.split() for line in out.split("Look at:")[1].strip().splitlines())
-    assert list(paths) == ["neighbours", "search", "evaluation", "latents", "curves", "model", "options", "data"]
+    assert list(paths) == [
+        "neighbours",
+        "search",
+        "evaluation",
+        "atlas",
+        "latents",
+        "curves",
+        "model",
+        "options",
+        "data",
+    ]
     for path in paths.values():
         assert os.path.getsize(path) > 100
     latents = Latents(paths["latents"])

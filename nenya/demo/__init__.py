@@ -24,6 +24,9 @@ from nenya.latents.run import write_latents
 from nenya.latents.store import Latents
 from nenya.models.checkpoints import LAST
 from nenya.params import Params
+from nenya.portal.atlas import Atlas
+from nenya.portal.files import Named
+from nenya.portal.still import write_static
 from nenya.report import command as report
 from nenya.report.run import Settings, evaluate
 from nenya.search.gallery import Pixels
@@ -61,9 +64,9 @@ OPTIONS: dict[str, Any] = {
 
 
 def run_demo(folder: Path) -> Iterator[str]:
-    """Write the ocean, train on it, make latents of all cutouts, and look at them in three ways.
+    """Write the ocean, train on it, make latents of all cutouts, and look at them in four ways.
 
-    Nearest neighbours are compared with those of raw pixels, the latents are evaluated, and searched.
+    Nearest neighbours are compared with those of raw pixels, the latents are evaluated, searched, and shown on a page.
 
     Args:
         folder: Where options, data, checkpoints, curves, latents and pictures go.
@@ -94,6 +97,7 @@ def run_demo(folder: Path) -> Iterator[str]:
     search = folder / "search.png"
     if attempt(lambda: _search(search, latents, labels[1]), search):
         pictures.append(("search", search))
+    write_static(Atlas(None, Named(latents=latents.path)), folder / "atlas")
 
     health = trained.curves.health
     yield ""
@@ -108,7 +112,11 @@ def run_demo(folder: Path) -> Iterator[str]:
     yield "What `nenya evaluate` says of the latents:"
     yield from (f"  {statement}" for statement in statements)
     yield "Look at:"
-    yield from _files(trained, folder, [*pictures, ("evaluation", page), ("latents", latents.path)])
+    yield from _files(
+        trained,
+        folder,
+        [*pictures, ("evaluation", page), ("atlas", folder / "atlas" / "index.html"), ("latents", latents.path)],
+    )
 
 
 def _latents(model: Path, data: Path) -> Latents:
