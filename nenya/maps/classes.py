@@ -8,7 +8,6 @@ map without ``--by``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,19 +25,6 @@ BINS: dict[str, tuple[float, float | None]] = {
     "DT4": (3.25, 0.75),
     "DT5": (4.0, None),
 }
-
-
-@dataclass(frozen=True)
-class Class:
-    """The rows of one map.
-
-    Attributes:
-        name: As "DT1", or "all".
-        label: The name for people.
-    """
-
-    name: str
-    label: str
 
 
 def edges(name: str) -> tuple[float, float]:

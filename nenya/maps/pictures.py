@@ -109,7 +109,7 @@ def draw_gallery(path: Path, sheet: Sheet, vectors: Vectors, pixels: Pixels) -> 
 
 
 def _thinned(field: Field) -> Field:
-    """A field of at most 64 pixels along a side: every so-manieth pixel, so that no gap is smeared."""
+    """A field of at most 64 pixels along a side: every second, third, ... pixel, so that no gap is smeared."""
     step = -(-max(field.shape) // _MOST_PIXELS)
     return field[::step, ::step]
 

@@ -258,7 +258,7 @@ def _piece(
     divided: bool,
 ) -> Any:  # noqa: ANN401
     """Some rows of the table."""
-    keys, rows = _keys(vectors, numbers)
+    keys, rows = vectors.keys_of(numbers)
     x, y = placed.coordinates[numbers].T
     columns = {
         "key": pyarrow.array(keys, pyarrow.string()),
@@ -280,20 +280,6 @@ def _piece(
             if field_.name not in OWN:
                 table = table.append_column(field_, told.column(field_.name))
     return table.replace_schema_metadata({**metadata, b"nenya": about.as_text().encode()})
-
-
-def _keys(vectors: Vectors, numbers: Integers) -> tuple[list[str], Integers]:
-    """Keys and rows of some numbers that follow each other."""
-    keys: list[str] = []
-    rows = []
-    place = 0
-    for key in vectors.latents.keys:
-        count = vectors.latents.num_rows(key)
-        mine = numbers[(numbers >= place) & (numbers < place + count)]
-        keys += [key] * len(mine)
-        rows.append(mine - place)
-        place += count
-    return keys, np.concatenate(rows)
 
 
 def _open(path: Path) -> tuple[Any, About]:

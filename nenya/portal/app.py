@@ -29,7 +29,7 @@ from nenya.place import num_cores
 from nenya.portal.asked import Asked, read_body, require_numbers
 from nenya.portal.atlas import Atlas
 from nenya.portal.download import Download, held, spool
-from nenya.portal.palettes import palette
+from nenya.portal.palettes import NAMES, palette
 from nenya.portal.saving import FORMATS, pack, save, unpack
 from nenya.portal.work import GoneError, Stop
 
@@ -116,7 +116,7 @@ class Portal:
         sheets = self._atlas.require_sheets()
         low, high = asked.number("lo"), asked.number("hi")
         limits = (sheets.limits[0] if low is None else low, sheets.limits[1] if high is None else high)
-        name = asked.text("palette", "") or "RdYlBu_r"
+        name = asked.text("palette", "") or NAMES[0]
         drawn = await self._work(request, functools.partial(sheets.sheet, numbers, side, name, limits))
         return Response(drawn, media_type="image/png")
 
