@@ -129,7 +129,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
     Raises:
         DataError: No such file, or no cutout table.
     """
-    table = _open(Path(path))
+    table = open_table(Path(path))
     return {name: _column(table, name) for name in table.schema_arrow.names}
 
 
@@ -139,7 +139,7 @@ def read_arrow(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401  # pyarrow 
     Raises:
         DataError: As for `read`.
     """
-    table = _open(Path(path))
+    table = open_table(Path(path))
     with reading(f"the cutout table {path}"):
         return table.read()
 
@@ -161,7 +161,7 @@ def names(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         DataError: No such file, or no Parquet.
     """
-    found = list(_open(Path(path), required=()).schema_arrow.names)
+    found = list(open_table(Path(path), required=()).schema_arrow.names)
     if len(set(found)) < len(found):
         raise DataError(f"the cutout table {path} has two columns of one name: rename one of them.")
     return found
@@ -180,7 +180,7 @@ def columns(
     Raises:
         DataError: No such file, no Parquet, or one of them is not there.
     """
-    table = _open(Path(path), required=())
+    table = open_table(Path(path), required=())
     return {name: _column(table, name, rows) for name in wanted}
 
 
@@ -190,17 +190,20 @@ def units(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         DataError: No such file, or no Parquet.
     """
-    schema = _open(Path(path), required=()).schema_arrow
+    schema = open_table(Path(path), required=()).schema_arrow
     return {field.name: (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace") for field in schema}
 
 
-def open_any(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401  # pyarrow has no type information
-    """Open a table of any origin, to be read in parts, as a `pyarrow.parquet.ParquetFile`.
+def batches(path: str | os.PathLike[str], wanted: Sequence[str], rows: int) -> Iterator[Any]:
+    """Go through columns of a table of any origin in parts of so many rows at most, each a `pyarrow.RecordBatch`.
 
     Raises:
-        DataError: No such file, or no Parquet.
+        DataError: They cannot be read.
     """
-    return _open(Path(path), required=())
+    file = open_table(Path(path), required=())
+    with reading(f"the cutout table {path}"):
+        for group in range(file.metadata.num_row_groups):  # one reader of all of them keeps what it has read of each
+            yield from file.iter_batches(rows, row_groups=[group], columns=list(wanted))
 
 
 def take(path: str | os.PathLike[str], rows: npt.NDArray[np.int64]) -> Any:  # noqa: ANN401  # no type information
@@ -216,7 +219,7 @@ def take(path: str | os.PathLike[str], rows: npt.NDArray[np.int64]) -> Any:  # n
     Raises:
         DataError: It cannot be read.
     """
-    table = _open(Path(path), required=())
+    table = open_table(Path(path), required=())
     ends = np.cumsum([table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)])
     groups = np.searchsorted(ends, rows, side="right")
     needed = np.unique(groups)
@@ -259,7 +262,7 @@ def about(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         DataError: No such file, or no Parquet.
     """
-    return _about(_open(Path(path), required=()))
+    return _about(open_table(Path(path), required=()))
 
 
 def _about(table: Any) -> dict[str, str]:  # noqa: ANN401  # pyarrow has no type information
@@ -277,7 +280,7 @@ def num_rows(path: str | os.PathLike[str]) -> int:
     Raises:
         DataError: As for `read`.
     """
-    return int(_open(Path(path)).metadata.num_rows)
+    return int(open_table(Path(path)).metadata.num_rows)
 
 
 def digest(path: str | os.PathLike[str]) -> str:
@@ -354,7 +357,7 @@ def require_match(path: str | os.PathLike[str], cutouts: str | os.PathLike[str])
     Raises:
         DataError: They do not belong together, or one cannot be read.
     """
-    table = _open(Path(path))
+    table = open_table(Path(path))
     told, columns = _about(table), {name: _column(table, name) for name in ("pp_idx", "pp_type")}
     with open_file(Path(cutouts)) as file:
         of_file = str(file.attrs.get("inputs_digest", "")), str(file.attrs.get("options", ""))
@@ -375,7 +378,12 @@ def require_match(path: str | os.PathLike[str], cutouts: str | os.PathLike[str])
             raise DataError(f"{path} does not tell which row is which cutout: its pp_idx are not 0 to {len(rows) - 1}.")
 
 
-def _open(path: Path, required: Sequence[str] = _REQUIRED) -> Any:  # noqa: ANN401  # pyarrow has no type information
+def open_table(path: Path, required: Sequence[str] = _REQUIRED) -> Any:  # noqa: ANN401  # of pyarrow
+    """Open a table that has some columns at least, as a `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        DataError: There is none, or pyarrow is not installed.
+    """
     try:
         import pyarrow
         import pyarrow.parquet

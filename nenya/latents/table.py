@@ -86,15 +86,14 @@ class _Codes:
 
         places: dict[Any, int] = {}
         parts = []
-        with table.reading(f"the column {name} of the cutout table"):
-            for batch in table.open_any(path).iter_batches(_BATCH, columns=[name]):
-                try:
-                    encoded = _as_dictionary(batch.column(name))
-                except (pyarrow.ArrowNotImplementedError, TypeError) as error:
-                    raise DataError("a column of the cutout table holds lists; expected numbers or texts.") from error
-                here = [places.setdefault(value, len(places)) for value in [*encoded.dictionary.to_pylist(), None]]
-                codes = encoded.indices.fill_null(len(here) - 1).to_numpy(zero_copy_only=False)
-                parts.append(np.array(here, np.int32)[codes])
+        for batch in table.batches(path, [name], _BATCH):
+            try:
+                encoded = _as_dictionary(batch.column(name))
+            except (pyarrow.ArrowNotImplementedError, TypeError) as error:
+                raise DataError("a column of the cutout table holds lists; expected numbers or texts.") from error
+            here = [places.setdefault(value, len(places)) for value in [*encoded.dictionary.to_pylist(), None]]
+            codes = encoded.indices.fill_null(len(here) - 1).to_numpy(zero_copy_only=False)
+            parts.append(np.array(here, np.int32)[codes])
         self._codes = np.concatenate([np.empty(0, np.int32), *parts])
         there = set(np.unique(self._codes).tolist())
         self.values = [value for value, place in places.items() if place in there]

@@ -102,7 +102,7 @@ def draw_gallery(path: Path, sheet: Sheet, vectors: Vectors, pixels: Pixels) -> 
         grey = np.zeros((*canvas.shape, 4), np.float32)
         grey[known & np.isnan(canvas)] = (0.75, 0.75, 0.75, 1)
         axis.imshow(grey, interpolation="nearest", extent=ends, aspect="auto")
-        axis.set(xlabel="US0", ylabel="US1", title=f"{sheet.label}: {len(sheet.numbers):,} cutouts")
+        axis.set(xlabel="US0", ylabel="US1", title=f"{sheet.label} ({len(sheet.numbers):,})")
         what = "difference from the cutout's mean" if pixels.demeaned else "value"
         bar = figure.colorbar(image, ax=axis, shrink=0.8, aspect=30)
         bar.ax.set_ylabel(f"{what}{f' [{pixels.unit}]' if pixels.unit else ''}", parse_math=False)
@@ -138,6 +138,9 @@ def draw_ratios(path: Path, found: Sequence[tuple[Sheet, Sequence[Ratios]]], wha
             axis.axis("off")
         for axis, (sheet, one) in zip(axes, panels, strict=False):
             side = sheet.grid.side
+            axis.set_facecolor("0.85")  # cells without cutouts; white is a ratio of 1
+            there = np.where(one.counts > 0, 1.0, np.nan).reshape(side, side)
+            axis.pcolormesh(sheet.grid.x, sheet.grid.y, np.ma.masked_invalid(there), cmap="binary", vmin=1, vmax=2)
             sure = (one.low > 1) | (one.high < 1)
             for part, alpha in ((sure, 1.0), (~sure, 0.3)):
                 values = np.ma.masked_invalid(np.where(part, one.ratio, np.nan).reshape(side, side))
@@ -149,4 +152,5 @@ def draw_ratios(path: Path, found: Sequence[tuple[Sheet, Sequence[Ratios]]], wha
             axis.set_title(f"{title} ({one.inside.sum():,})", fontsize=8, parse_math=False)
             axis.tick_params(labelsize=6)
         bar = figure.colorbar(mesh, ax=axes.tolist(), shrink=0.8, aspect=30, extend="max")
-        bar.ax.set_ylabel(f"share of the {what}'s cutouts over the share of all; pale: interval of 95 % holds 1")
+        bar.ax.set_ylabel(f"share of the {what}'s cutouts\nover the share of all", fontsize=8)
+        figure.suptitle("pale: the interval of 95 % holds 1; grey: no cutouts", fontsize=8)

@@ -22,7 +22,9 @@ from torch import Tensor
 
 from nenya.maps.layout import Layout
 
-NEIGHBOURS = 15
+#: Landmarks between which a latent lies: with 8 or 15 more of them pull it away from its neighbours, and the map is
+#: less to be trusted; with 3 the places crowd on the landmarks.
+NEIGHBOURS = 5
 _SPARE = 16  # landmarks more than wanted whose distances are computed exactly
 _GROUP = 32  # landmarks of which at first only the nearest counts
 _SCORES = 2**23  # of a block with all landmarks, at once: 32 MB

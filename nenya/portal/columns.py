@@ -80,7 +80,7 @@ class Columns:
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
-        self._file = table.open_any(facts.path)
+        self._file = table.open_table(facts.path, ())
         kind = np.int32 if len(facts.rows) < 2**31 else np.int64
         self.numbers: npt.NDArray[Any] = np.full(self._file.metadata.num_rows, -1, kind)
         self.numbers[facts.rows] = np.arange(len(facts.rows), dtype=kind)
@@ -106,17 +106,19 @@ class Columns:
             The numbers of the rows that are latents, in the order of the table, and these rows as a
             `pyarrow.RecordBatch`.
         """
+        import pyarrow
+
         place = 0
-        with table.reading(f"the cutout table {self.facts.path}"):
-            for batch in table.open_any(self.facts.path).iter_batches(rows, columns=list(names)):
-                stop.check()
-                numbers = self.numbers[place : place + len(batch)].astype(np.int64)
-                place += len(batch)
-                mine = numbers >= 0
-                if mine.all():
-                    yield numbers, batch
-                elif mine.any():
-                    yield numbers[mine], batch.take(np.flatnonzero(mine))
+        for batch in table.batches(self.facts.path, names, rows):
+            stop.check()
+            numbers = self.numbers[place : place + len(batch)].astype(np.int64)
+            place += len(batch)
+            mine = numbers >= 0
+            if mine.all():
+                yield numbers, batch
+            elif mine.any():
+                yield numbers[mine], batch.take(np.flatnonzero(mine))
+        pyarrow.default_memory_pool().release_unused()  # it keeps what a whole pass has needed
 
     def wire(self, column: Column, stop: Stop) -> npt.NDArray[Any]:
         """A column as it travels [N]: float32, float64 (ms since 1970, UTC) or uint16, little endian."""

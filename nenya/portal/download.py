@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import io
 from collections.abc import AsyncIterator
 from typing import IO, Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
+
+from nenya.portal.nameless import nameless_file
 
 _PIECE = 2**18  # bytes that are sent together
 _LARGEST = 8 * 2**20  # bytes of an array that waits in memory until the client has taken it
@@ -60,6 +62,9 @@ def held(values: npt.NDArray[Any]) -> StreamingResponse:
 def spool(values: npt.NDArray[Any]) -> IO[bytes]:
     """An array as a file, little endian: in memory while it is short."""
     little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    file: IO[bytes] = tempfile.SpooledTemporaryFile(_LARGEST, prefix="nenya-portal-")  # noqa: SIM115  # the answer closes it
-    file.write(little.reshape(-1).view(np.uint8).data)
+    content = little.reshape(-1).view(np.uint8).data
+    if len(content) <= _LARGEST:
+        return io.BytesIO(content)
+    with nameless_file() as file:
+        file.write(content)
     return file

@@ -132,7 +132,7 @@ def locate_model(named: Path | None, latents: Latents) -> Path | None:
 def map_format(path: Path) -> str | None:
     """The format of a map file; None for other tables."""
     try:
-        metadata = table.open_any(path).schema_arrow.metadata or {}
+        metadata = table.open_table(path, ()).schema_arrow.metadata or {}
         about: Any = json.loads(metadata.get(b"nenya", b"null"))
     except (DataError, ValueError):
         return None

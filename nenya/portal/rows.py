@@ -14,7 +14,7 @@ from nenya.portal.work import Stop
 from nenya.search.answer import plain, values_of
 from nenya.search.facts import Facts
 
-_MOST_KEPT = 64 * 2**20  # bytes of row groups that are kept unpacked
+_MOST_KEPT = 32 * 2**20  # bytes of row groups that are kept unpacked
 _LARGEST_EXACT = 2**53  # larger whole numbers lose digits in a browser
 _LONGEST = 500  # characters of a text
 
@@ -28,7 +28,7 @@ class TableRows:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._file = table.open_any(facts.path)
+        self._file = table.open_table(facts.path, ())
         groups = self._file.metadata
         self._ends = np.cumsum([groups.row_group(i).num_rows for i in range(groups.num_row_groups)])
         self._kept: OrderedDict[int, Any] = OrderedDict()

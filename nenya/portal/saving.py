@@ -8,21 +8,21 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nenya.errors import DataError, OptionError
+from nenya.errors import OptionError
 from nenya.portal.atlas import Atlas
+from nenya.portal.nameless import nameless_file
 from nenya.portal.subset import write_subset
 from nenya.portal.work import Stop
 from nenya.search.answer import plain, values_of
 
-_BATCH = 20_000  # rows that are written together
+_BATCH = 20_000  # rows that are read together
+_GROUP = 50_000  # rows of a group of Parquet
 #: Name and media type of each format.
 FORMATS = {
     "csv": ("selection.csv", "text/csv; charset=utf-8"),
@@ -55,17 +55,6 @@ def pack(chosen: npt.NDArray[np.bool_]) -> bytes:
     return np.packbits(chosen, bitorder="little").tobytes()
 
 
-@contextlib.contextmanager
-def _no_room() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"the selection cannot be saved: {error.strerror or error}. Free space in {tempfile.gettempdir()}, or set "
-            "TMPDIR before the portal is started."
-        ) from error
-
-
 def save(atlas: Atlas, kind: str, chosen: npt.NDArray[np.bool_], stop: Stop) -> IO[bytes]:
     """Write a selection.
 
@@ -87,13 +76,9 @@ def save(atlas: Atlas, kind: str, chosen: npt.NDArray[np.bool_], stop: Stop) -> 
     }  # fmt: skip
     if kind not in writers:
         raise OptionError(f"found the format {kind!r}, expected one of {', '.join(FORMATS)}.")
-    with _no_room(), contextlib.ExitStack() as closing:
-        file = closing.enter_context(tempfile.TemporaryFile(prefix="nenya-portal-"))
+    with nameless_file() as file:
         writers[kind](atlas, chosen, file, stop)
-        file.flush()
-        file.seek(0, os.SEEK_SET)
-        closing.pop_all()
-        return file
+    return file
 
 
 def _batches(atlas: Atlas, chosen: npt.NDArray[np.bool_], stop: Stop) -> Iterator[tuple[Numbers, Any]]:
@@ -170,6 +155,13 @@ def _parquet(atlas: Atlas, chosen: npt.NDArray[np.bool_], file: IO[bytes], stop:
     kinds = {"key": pyarrow.string(), "pp_idx": pyarrow.int64(), "US0": pyarrow.float32(), "US1": pyarrow.float32()}
     with contextlib.ExitStack() as closing:
         writer: Any = None
+        waiting: list[Any] = []
+
+        def flush() -> None:
+            if waiting:
+                writer.write_table(pyarrow.Table.from_batches(waiting))
+                waiting.clear()
+
         for numbers, batch in _batches(atlas, chosen, stop):
             own = _own(atlas, numbers)
             others = [field for field in (batch.schema if batch is not None else []) if field.name not in OWN]
@@ -178,7 +170,10 @@ def _parquet(atlas: Atlas, chosen: npt.NDArray[np.bool_], file: IO[bytes], stop:
             if writer is None:
                 schema = pyarrow.schema([*(pyarrow.field(name, kind) for name, kind in kinds.items()), *others])
                 writer = closing.enter_context(pyarrow.parquet.ParquetWriter(file, schema, compression="zstd"))
-            writer.write_batch(pyarrow.record_batch(arrays, schema=writer.schema))
+            waiting.append(pyarrow.record_batch(arrays, schema=writer.schema))
+            if sum(map(len, waiting)) >= _GROUP:
+                flush()
+        flush()
 
 
 def _rows(atlas: Atlas, chosen: npt.NDArray[np.bool_], file: IO[bytes], stop: Stop) -> None:

@@ -62,7 +62,7 @@ class Pixels:
         if not path.is_file():
             beside = vectors.latents.path.with_name(path.name)
             if cutouts is not None or not beside.is_file():
-                raise OptionError(f"--picture needs the cutouts, and {path} is not there: give it with --cutouts.")
+                raise OptionError(f"pictures need the cutouts, and {path} is not there: give it with --cutouts.")
             path = beside
         with silent():
             self._opt = Params.from_dict(dict(about.options))

@@ -22,8 +22,11 @@ const deck = new Deck({
 const rendered = () => new Promise((resolve) => (told = resolve));
 let isDrawn = false;
 void measure(began, () => document.querySelector("canvas"), async (dx, dy) => {
-  const ready = rendered();
-  if (isDrawn) deck.setProps({ viewState: { target: [300 * dx, 300 * dy, 0], zoom: 0 } });
+  if (isDrawn) {
+    deck.setProps({ viewState: { target: [300 * dx, 300 * dy, 0], zoom: 0 } });
+    deck.redraw("the view has moved");
+    return;
+  }
   isDrawn = true;
-  await ready;
+  await rendered();
 });

@@ -70,7 +70,7 @@ class Card {
 
   constructor(private desk: Desk, private column: Column, remove: () => void) {
     const unit = column.unit ? ` [${column.unit}]` : "";
-    this.node = el("article", { class: `card-h ${column.kind}`, "data-column": column.name },
+    this.node = el("article", { class: `card-h kind-${column.kind}`, "data-column": column.name },
       el("header", {}, el("h3", { text: column.name + unit, title: column.meaning ?? column.name }), button("✕", `Remove the histogram of ${column.name}`, remove, "plain")),
       column.kind === "category" ? this.list : this.canvas, this.foot);
     if (column.kind !== "category") {

@@ -74,7 +74,7 @@ export function like(desk: Desk): HTMLElement {
     select.hidden = !answer?.numbers.length;
     head.textContent = !query ? "" : !answer ? "Looking for what is like it ..." : answer.numbers.length ? `${count(answer.numbers.length)} most like it (cosine)` : "Nothing fits these limits.";
     const shown = answer?.numbers ?? [];
-    void thumbs.show(shown, shown.map((_, i) => (Number.isFinite(answer!.similarity[i]!) ? answer!.similarity[i]!.toFixed(3) : "")));
+    void thumbs.show(shown, shown.map((_, i) => (Number.isFinite(answer!.similarity[i]!) ? answer!.similarity[i]!.toFixed(desk.source.isStatic ? 2 : 3) : "")));
     if (!query) return;
     asked.querySelector<HTMLElement>(".pictured")?.toggleAttribute("hidden", query.number === null);
     if (query.number === null) {

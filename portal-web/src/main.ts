@@ -20,7 +20,7 @@ import { fromHash, START, toHash, type State } from "./state";
 import { table } from "./table";
 import { takeaway } from "./takeaway";
 import type { About, Positions } from "./types";
-import { count, number, readPlace } from "./words";
+import { count, number, readPlace, unitSign } from "./words";
 
 const TABS: [string, string][] = [["map", "Map"], ["globe", "Globe"], ["histograms", "Columns"], ["table", "Table"], ["gallery", "Gallery"], ["like", "Like this"]];
 
@@ -71,6 +71,7 @@ function factsFor(source: Source, map: Positions | null, places: Positions | nul
 
 async function build(source: Source, map: Positions | null, places: Positions | null, coastline: Float32Array): Promise<void> {
   const { about } = source;
+  for (const held of [...about.columns, ...(about.cutouts ? [about.cutouts] : [])]) held.unit = unitSign(held.unit);
   const first = usual(about);
   const state = fromHash(location.hash, first);
   const desk = new Desk(source, state, factsFor(source, map, places));
@@ -177,6 +178,7 @@ async function build(source: Source, map: Positions | null, places: Positions | 
   desk.on("colour", () => void recolour());
   desk.on("selection", reselect);
   desk.on("query", mark);
+  desk.on("shown", () => desk.hover(-1, null));
   desk.on("hover", mark);
   desk.on("theme", () => void recolour());
   const write = later(250, () => {

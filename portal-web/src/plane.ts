@@ -6,6 +6,7 @@ import { el, fitCanvas, later, themeColour } from "./dom";
 import { eachInView, PointLayer, type Look, type Projection } from "./points";
 import type { Filter, ViewName } from "./selection";
 import { TICKS, type Positions } from "./types";
+import { extentOf } from "./words";
 
 export type Tool = "pan" | "lasso" | "box";
 export type Drawing = "auto" | "points" | "density";
@@ -54,6 +55,7 @@ export class Plane {
   private isFirst = true;
   private isSized = false;
   private isPlaced = false;
+  private isFitted = false;
   private ground = el("canvas", { class: "layer" });
   private overlay = el("canvas", { class: "layer" });
   private density: Density | null = null;
@@ -125,8 +127,18 @@ export class Plane {
     return this.toScreen(x0 + (x * (x1 - x0)) / TICKS, y0 + (y * (y1 - y0)) / TICKS);
   }
 
+  /** Show everything: on the globe, where the points lie, and at a second time all of it. */
   fit(): void {
     const { x0, x1, y0, y1 } = this.fitted;
+    const found = this.name === "globe" && !this.isFitted ? extentOf(this.positions) : null;
+    this.isFitted = found !== null;
+    if (found && found.x1 - found.x0 < 200) {
+      const pad = 0.08 * Math.max(found.x1 - found.x0, found.y1 - found.y0) + 1;
+      const w = found.x1 - found.x0 + 2 * pad;
+      const h = found.y1 - found.y0 + 2 * pad;
+      this.camera = { x: (found.x0 + found.x1) / 2, y: (found.y0 + found.y1) / 2, k: Math.min(this.width / w, this.height / h) };
+      return this.moved();
+    }
     this.camera = { x: (x0 + x1) / 2, y: (y0 + y1) / 2, k: this.least };
     this.moved();
   }
@@ -234,8 +246,8 @@ export class Plane {
     const most = dense && this.density ? this.density.most : null;
     if (most !== this.told) this.onDensity((this.told = most));
     const under = fitCanvas(this.ground, this.width, this.height);
-    if (dense && this.density) drawDensity(under, this.density, this, this.densityColours);
     this.groundOf?.(under, this, false);
+    if (dense && this.density) drawDensity(under, this.density, this, this.densityColours);
     this.drawOverlay();
     if (this.isFirst) performance.mark(`${this.name} drawn`);
     this.isFirst = false;

@@ -2,6 +2,7 @@
 
 import { Recent } from "./dom";
 import { NOWHERE, type About, type Answer, type Column, type Format, type Nearness, type Positions, type Row, type Thumbnail, type Values } from "./types";
+import { shortest } from "./words";
 
 export const ENDED = "The portal has ended. Start it again with: nenya portal";
 
@@ -305,5 +306,5 @@ export class StaticSource implements Source {
 function asRead(value: number, column: Column): unknown {
   if (column.kind === "category") return value === NOWHERE ? null : (column.categories?.[value] ?? null);
   if (!Number.isFinite(value)) return null;
-  return column.kind === "time" ? new Date(value).toISOString().slice(0, 19) + "Z" : value;
+  return column.kind === "time" ? new Date(value).toISOString().slice(0, 19) + "Z" : shortest(value);
 }

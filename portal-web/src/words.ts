@@ -1,5 +1,7 @@
 /** How numbers, places and times are written. */
 
+import { TICKS, type Positions } from "./types";
+
 const WHOLE = new Intl.NumberFormat("en-GB");
 
 export function count(n: number): string {
@@ -61,4 +63,52 @@ export function ticks(lo: number, hi: number, wanted: number): number[] {
   const found: number[] = [];
   for (let i = Math.ceil(lo / step - 1e-9); i * step <= hi + step * 1e-9; i++) found.push(Number((i * step).toPrecision(12)));
   return found;
+}
+
+const SHORT: Record<string, string> = {
+  kelvin: "K", degree_kelvin: "K", degrees_kelvin: "K", celsius: "°C", degree_celsius: "°C", degrees_celsius: "°C", degc: "°C", deg_c: "°C",
+  degree: "°", degrees: "°", degrees_north: "° N", degrees_east: "° E", degree_north: "° N", degree_east: "° E", meter: "m", metre: "m", meters: "m", metres: "m", "1": "",
+};
+
+/** The sign of a unit whose name is written out, as CF files have it. */
+export function unitSign(unit: string | null): string | null {
+  return unit === null ? null : (SHORT[unit.toLowerCase()] ?? unit);
+}
+
+/** The shortest number that is the same as float32; one that float32 can't hold to the last digit is text that says so. */
+export function shortest(value: number): number | string {
+  for (let digits = 6; digits <= 9; digits++) {
+    const short = Number(value.toPrecision(digits));
+    if (Math.fround(short) === Math.fround(value)) return Math.abs(value) > 2 ** 24 ? short.toExponential() : short;
+  }
+  return value;
+}
+
+/**
+ * Where points lie around the globe: the shortest arc of longitude that holds all, and their latitudes, in degrees. Arcs across
+ * 180 degrees reach beyond it. Null where no point has a place.
+ */
+export function extentOf({ x, y }: Positions): { x0: number; x1: number; y0: number; y1: number } | null {
+  const held = new Uint8Array(360);
+  let low = Infinity;
+  let high = -Infinity;
+  for (let i = 0; i < x.length; i++) {
+    if (x[i]! > TICKS || y[i]! > TICKS) continue;
+    held[Math.min(359, Math.floor((x[i]! * 360) / TICKS))] = 1;
+    if (y[i]! < low) low = y[i]!;
+    if (y[i]! > high) high = y[i]!;
+  }
+  if (low > high) return null;
+  // The longest run of empty degrees is what is left out.
+  let longest = 0;
+  let end = 0;
+  for (let at = 0, run = 0; at < 720; at++) {
+    run = held[at % 360] ? 0 : run + 1;
+    if (run > longest && run <= 360) {
+      longest = run;
+      end = at + 1;
+    }
+  }
+  const x0 = (end % 360) - 180;
+  return { x0, x1: x0 + 360 - longest, y0: (low * 180) / TICKS - 90, y1: (high * 180) / TICKS - 90 };
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fromHash, START, toHash, type State } from "../src/state";
-import { number, place, readPlace, ticks } from "../src/words";
+import { extentOf, number, place, readPlace, shortest, ticks, unitSign } from "../src/words";
 
 test("places are read as people write them", () => {
   const monterey = { lat: 36.2, lon: -122.5 };
@@ -40,4 +40,26 @@ test("an address that is cut off or wrong gives the start", () => {
   for (let at = 0; at < hash.length; at++) assert.ok(fromHash(hash.slice(0, at), START).size === 1);
   const wrong = `#filters=${encodeURIComponent('[{"kind":"area","view":"map","shape":"box","corners":[[1]]}]')}&size=1e9&theme="x"&map={"x":null}&query=-4&nearness=3&__proto__=1`;
   assert.deepEqual(fromHash(wrong, START), START);
+});
+
+test("numbers that travelled as float32 are written without digits that nobody measured", () => {
+  assert.equal(shortest(Math.fround(64.4156)), 64.4156);
+  assert.equal(shortest(1024), 1024);
+  assert.equal(typeof shortest(Math.fround(8733994254731234567)), "string");
+  for (let i = 0; i < 2000; i++) {
+    const value = Math.fround((Math.random() - 0.5) * 10 ** Math.floor(10 * Math.random() - 5));
+    assert.equal(Math.fround(Number(shortest(value))), value);
+  }
+  assert.equal(unitSign("kelvin"), "K");
+  assert.equal(unitSign("psu"), "psu");
+});
+
+test("the shortest arc that holds all points may cross 180 degrees", () => {
+  const ticksOf = (lons: number[]): Uint16Array => Uint16Array.from(lons, (lon) => Math.round(((lon + 180) / 360) * 65534));
+  const y = Uint16Array.from([0, 65534, 32767]);
+  assert.deepEqual(extentOf({ x: ticksOf([170.5, -170.5, 179.5]), y }), { x0: 170, x1: 190, y0: -90, y1: 90 });
+  assert.deepEqual(extentOf({ x: ticksOf([-10.5, 5.5, 0.5]), y: Uint16Array.from([32767, 32767, 32767]) }), { x0: -11, x1: 6, y0: 0, y1: 0 });
+  assert.equal(extentOf({ x: Uint16Array.from([65535]), y: Uint16Array.from([65535]) }), null);
+  const round = Uint16Array.from({ length: 720 }, (_, i) => Math.round((i / 720) * 65534));
+  assert.equal(extentOf({ x: round, y: round })!.x1 - extentOf({ x: round, y: round })!.x0, 360);
 });

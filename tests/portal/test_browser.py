@@ -222,7 +222,10 @@ def test_filters_of_all_kinds_come_together(visit, run):
     wanted = (DT >= 10) & (DT <= 30)
     assert selected(page) == wanted.sum()
     page.get_by_label("Add a histogram").select_option("sensor")
-    page.locator("[data-column=sensor] button.category").filter(has_text="VIIRS").click()
+    names = page.locator("[data-column=sensor] button.category")
+    expect(names).to_have_count(3)
+    assert min(name.bounding_box()["width"] for name in names.all()) > 150
+    names.filter(has_text="VIIRS").click()
     expect(page.locator(".chip")).to_have_count(2)
     wanted &= facts["sensor"] == "VIIRS"
     assert selected(page) == wanted.sum()
@@ -475,22 +478,43 @@ def test_a_telephone(chromium, server):
     one.context.close()
 
 
-def test_without_webgl(chromium, server):
+@pytest.mark.parametrize(
+    ("kind", "instead"),
+    [
+        ("none", "kind.startsWith('webgl') ? null : get.call(this, kind, options)"),
+        # Computed by the browser, which the page declines otherwise; kept, so that it can be read here.
+        (
+            "webgl2",
+            "get.call(this, kind, {...options, failIfMajorPerformanceCaveat: false, preserveDrawingBuffer: true})",
+        ),
+    ],
+)
+def test_points_are_drawn_with_webgl_and_without(chromium, server, kind, instead):
     one = Visit(chromium)
     one.page.add_init_script(
-        "const get = HTMLCanvasElement.prototype.getContext;"
-        "HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {"
-        "  return kind.startsWith('webgl') ? null : get.call(this, kind, ...rest); };"
+        "const get = HTMLCanvasElement.prototype.getContext; window.kinds = new Set();"
+        "HTMLCanvasElement.prototype.getContext = function (kind, options) {"
+        f"  const found = {instead}; if (found && kind === 'webgl2') window.kinds.add(kind); return found; }};"
     )
     page = one.open(server.address)
-    page.wait_for_timeout(300)
-    drawn = page.evaluate(
+    count_drawn = (
         "(() => { const c = document.querySelectorAll('[data-view=map] canvas')[1];"
-        "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
-        "return d.some((value, i) => i % 4 === 3 && value > 0); })()"
+        "const flat = new OffscreenCanvas(c.width, c.height).getContext('2d'); flat.drawImage(c, 0, 0);"
+        "const d = flat.getImageData(0, 0, c.width, c.height).data; const grey = [0, 0];"
+        "for (let i = 0; i < d.length; i += 4)"
+        "  if (d[i + 3]) grey[Math.max(d[i], d[i + 1], d[i + 2]) - Math.min(d[i], d[i + 1], d[i + 2]) < 30 ? 1 : 0]++;"
+        "return grey; })()"
     )
-    assert drawn
-    draw(page, "map", 0.5)
+    page.wait_for_timeout(500)
+    coloured, grey = page.evaluate(count_drawn)
+    assert coloured > 10 * grey
+    assert coloured > TOTAL
+    assert page.evaluate("[...window.kinds]") == ([] if kind == "none" else [kind])
+    draw(page, "map", 0.3)
     expect(page.locator(".chip")).to_have_count(1)
+    page.wait_for_timeout(500)
+    fewer, grey = page.evaluate(count_drawn)
+    assert fewer < coloured
+    assert grey > 10 * fewer / TOTAL
     one.check(server.base)
     one.context.close()

@@ -192,3 +192,15 @@ def test_work_that_nobody_wants_stops(run):
                  lambda: atlas.describe(np.arange(3), stop)):  # fmt: skip
         with pytest.raises(GoneError):
             work()
+
+
+def test_long_arrays_wait_on_the_disk_and_are_sent_whole(client, monkeypatch, temporary):
+    expected = client.get("/api/column/2").content
+    monkeypatch.setattr("nenya.portal.download._LARGEST", 10)
+    assert client.get("/api/column/2").content == expected
+    assert len(temporary) == 1
+    assert temporary[0].closed
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    answer = client.get("/api/column/2")
+    assert answer.status_code == 422
+    assert "TMPDIR" in answer.json()["error"]
