@@ -29,7 +29,7 @@ demo: $(VENV)/.runtime  ## train on a synthetic ocean, evaluate, search, a page 
 	$(BIN)/nenya demo
 
 quick: $(VENV)/.dev  ## the tests that only compute, for while you write
-	$(BIN)/pytest -m "not slow" --numprocesses 3 --dist worksteal
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist worksteal
 
 test: $(VENV)/.dev  ## the test-suite (about 5 minutes on 2 cores)
 	$(BIN)/pytest --numprocesses 3 --dist worksteal

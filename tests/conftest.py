@@ -27,13 +27,13 @@ hypothesis.settings.register_profile("nenya", deadline=None)  # a busy machine i
 hypothesis.settings.load_profile("nenya")
 
 
-#: Tests of whole runs, processes, kills, ports, damaged files and pages. `make quick` leaves them out.
+#: Tests of whole runs, processes, kills, ports, damaged files, compilers and pages. `make quick` leaves them out.
 SLOW = (
     "faults", "demo", "test_benchmarks.py", "test_cli.py", "test_docs.py", "test_drawing.py", "test_examples.py",
-    "test_launch.py", "test_packaging.py", "test_parallel.py", "test_rendezvous.py", "test_resume.py", "test_stdout.py",
-    "test_train.py", "test_whole_way.py", "data/test_bounds.py", "data/test_sources.py", "export",
-    "granules/test_command.py",
-    "granules/test_cutouts_page.py", "granules/test_leaks.py", "granules/test_real_granules.py", "granules/test_run.py",
+    "test_launch.py", "test_packaging.py", "test_parallel.py", "test_rendezvous.py", "test_resume.py",
+    "test_stdout.py", "test_train.py", "test_whole_way.py", "data/test_bounds.py", "data/test_sources.py", "export",
+    "granules/test_command.py", "granules/test_cutouts_page.py", "granules/test_leaks.py",
+    "granules/test_real_granules.py", "granules/test_run.py", "granules/test_table.py", "granules/test_workers.py",
     "kernels/test_winograd.py", "latents/", "maps/", "portal/", "report", "search/test_index.py",
     "search/test_search.py", "training/test_curves.py",
 )  # fmt: skip

@@ -17,7 +17,7 @@ from nenya.latents import store
 
 _DIMS = 512
 _ROWS = (100_000, 1_000_000)
-_QUICK = (1_500, 2_000)
+_QUICK = (1_500,)
 _BLOCK = 50_000  # rows that are drawn at once
 _MB = 2**20
 

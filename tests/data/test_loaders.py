@@ -706,6 +706,7 @@ def _first_rows(loader, sender):
     sender.send((batch.rows.tolist(), batch.view1.numpy()))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_loader_goes_to_another_process_and_both_read_on(windowed, method):

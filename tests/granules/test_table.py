@@ -88,7 +88,6 @@ def test_a_training_keeps_name_and_digest_of_a_table_that_belongs_to_its_data(he
     assert table.look_beside("c.h5").record is None
 
 
-@pytest.mark.slow
 def test_training_on_cutouts_of_granules_learns(tmp_path, monkeypatch):
     """The whole way: the other view is found more often than by the untrained network."""
     monkeypatch.chdir(tmp_path)

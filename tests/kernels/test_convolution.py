@@ -134,6 +134,7 @@ def test_the_gradient_of_the_images_keeps_their_layout(products, weights):
     assert x.grad.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_it_compiles_into_one_graph_with_the_same_gradient():
     layer = fast(8, 4, 3, padding=1)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)

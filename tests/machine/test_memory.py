@@ -78,6 +78,7 @@ print(before, kept, still_kept, pages(64), pages(16))
 """
 
 
+@pytest.mark.slow
 @glibc
 def test_freed_memory_is_kept_until_the_last_keeper_ends_and_a_process_is_no_slower_after():
     """Pages that the system hands out for ten tensors, in a new process, whose heap has no holes yet."""

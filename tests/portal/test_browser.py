@@ -1,12 +1,14 @@
 """The page in a real browser, used as a person uses it."""
 
 import csv
+import functools
 import json
 import os
 import re
 import shutil
 import socket
 import threading
+import time
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import h5py
@@ -139,9 +141,23 @@ def selected(page):
 
 
 def state(page):
-    """The state in the address."""
-    page.wait_for_timeout(400)  # it is written when the view rests
+    """The state in the address, which is written 0.4 s after the last change: once it has rested for twice that."""
+    found, since = None, time.monotonic()
+    while time.monotonic() < since + 0.8:
+        page.wait_for_timeout(100)
+        if page.url != found:
+            found, since = page.url, time.monotonic()
     return {name: json.loads(text[0]) for name, text in parse_qs(urlsplit(page.url).fragment).items()}
+
+
+def eventually(look, right):
+    """What `look` gives once it is right; the page draws in frames of its own."""
+    for _ in range(100):
+        found = look()
+        if right(found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"after 5 s still {str(found)[:200]}")
 
 
 def draw(page, view, share, steps=24):
@@ -284,8 +300,7 @@ def test_the_query_and_what_is_like_it(visit, run):
     page.get_by_label("Coordinates, latitude first").fill("15N 20W")
     page.get_by_label("Coordinates, latitude first").press("Enter")
     expect(page.locator(".query")).to_contain_text(re.compile(r"(train|valid):\d+"))
-    page.wait_for_timeout(300)
-    assert near[state(page)["query"]] >= near.max() - 1e-6
+    eventually(lambda: near[state(page).get("query", 0)], lambda found: found >= near.max() - 1e-6)
 
 
 def test_pointing_shows_the_cutout_and_a_click_asks(visit):
@@ -325,10 +340,7 @@ def test_colour_by_a_column(visit):
         page.get_by_label("Colour by", exact=True).select_option(column)
         expect(page.locator(".legend")).to_contain_text(column)
         expect(page.locator(".legend")).to_contain_text(told)
-        page.wait_for_timeout(300)
-        after = page.screenshot(clip=clip)
-        assert after != before
-        before = after
+        before = eventually(functools.partial(page.screenshot, clip=clip), lambda after, was=before: after != was)
     page.get_by_label("Colour by", exact=True).select_option("")
     expect(page.locator(".legend")).to_be_hidden()
 
@@ -342,7 +354,6 @@ def test_the_address_keeps_the_page(visit):
     page.keyboard.press("Enter")
     page.get_by_role("tab", name="Table").click()
     page.keyboard.press("g")
-    page.wait_for_timeout(600)
     first = state(page)
     other = visit.open(page.url, visit.new_page())
     expect(other.locator(".chip")).to_have_count(1)
@@ -368,9 +379,9 @@ def test_by_keyboard_alone(visit):
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
     page.keyboard.press("+")
     page.keyboard.press("+")
+    before = state(page)["globe"]
     page.keyboard.press("ArrowRight")
-    camera = state(page)["globe"]
-    assert camera["x"] > 0
+    assert state(page)["globe"]["x"] > before["x"]
     page.keyboard.press("s")
     expect(page.locator(".chip")).to_have_count(1)
     assert 0 < selected(page) < TOTAL
@@ -505,16 +516,11 @@ def test_points_are_drawn_with_webgl_and_without(chromium, server, kind, instead
         "  if (d[i + 3]) grey[Math.max(d[i], d[i + 1], d[i + 2]) - Math.min(d[i], d[i + 1], d[i + 2]) < 30 ? 1 : 0]++;"
         "return grey; })()"
     )
-    page.wait_for_timeout(500)
-    coloured, grey = page.evaluate(count_drawn)
-    assert coloured > 10 * grey
-    assert coloured > TOTAL
+    counted = functools.partial(page.evaluate, count_drawn)
+    coloured, _ = eventually(counted, lambda found: found[0] > max(TOTAL, 10 * found[1]))
     assert page.evaluate("[...window.kinds]") == ([] if kind == "none" else [kind])
     draw(page, "map", 0.3)
     expect(page.locator(".chip")).to_have_count(1)
-    page.wait_for_timeout(500)
-    fewer, grey = page.evaluate(count_drawn)
-    assert fewer < coloured
-    assert grey > 10 * fewer / TOTAL
+    eventually(counted, lambda found: found[0] < coloured and found[1] > 10 * found[0] / TOTAL)
     one.check(server.base)
     one.context.close()

@@ -453,6 +453,7 @@ def test_names_of_a_compiled_model_are_read_as_its_own(tmp_path, resnet, wrapper
     assert equal(other.state_dict(), model.state_dict())
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_saved_under_its_plain_names(tmp_path):
     model, optimizer = small()
     save_model(torch.compile(model), optimizer, options(), 1, tmp_path / "a.pth")
@@ -751,6 +752,7 @@ for limit in (0, 100, 20_000, 79_000):  # the file has some 80 kB
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no RLIMIT_FSIZE there")
 def test_a_full_disk_leaves_the_last_checkpoint_whole_and_is_said(tmp_path):
     path = tmp_path / LAST
