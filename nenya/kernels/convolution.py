@@ -108,10 +108,13 @@ def _is_exported(x: Tensor) -> bool:
     return tracing or _is_exporting() or not isinstance(x, Tensor)  # fx passes what is no tensor
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _in_torch_func() -> bool:
     """Whether torch.func transforms what is computed; there is no public way to ask."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+# All that `torch.compiler.assume_constant_result` does, without its import of the compiler: a second at each start.
+_in_torch_func._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _has_tangent(*tensors: Tensor) -> bool:
