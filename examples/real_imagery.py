@@ -4,7 +4,8 @@
 
 DATA_FOLDER holds the HDF5 files named in `EXPERIMENTS`, each with `train` and `valid` [N, C, H, W]; the labelled ones
 also with `train_labels` and `valid_labels`. Every run appends a line of JSON to results/results.jsonl; runs that are
-there already are not repeated. At the end the table is printed.
+there already are not repeated. At the end the table is printed. `nenya latents` and `nenya evaluate` leave the latents
+and the report of each run beside it (bt11_0.h5, bt11_0_evaluation.html).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import dataclasses
 import json
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -59,6 +62,7 @@ COLUMNS = {
     "retrieval_untrained": "untrained",
     "effective_rank": "effective rank of h",
     "knn": "5-NN on h",
+    "knn_evaluate": "by `nenya evaluate`",
     "knn_untrained": "untrained network",
     "knn_pixels": "raw pixels",
 }
@@ -85,7 +89,25 @@ def experiment(
         "effective_rank": after.effective_rank,
         "health": {str(epoch): dataclasses.asdict(health) for epoch, health in trained.curves.health.items()},
     }
-    return row | _neighbours(trained.model, trained.opt)
+    row |= _neighbours(trained.model, trained.opt)
+    return row | _evaluated(trained.folder, out / f"{name.replace(' ', '_')}_{seed}.h5", has_labels="knn" in row)
+
+
+def _evaluated(model: Path, latents: Path, *, has_labels: bool) -> dict[str, Any]:
+    """What `nenya evaluate` says of the run: the same accuracy of 5-NN, and what columns of a table are encoded."""
+    report = latents.with_name(f"{latents.stem}_evaluation.html")
+    labels = ["--labels", "labels"] if has_labels else []
+    for arguments in (
+        ["latents", str(model), "--out", str(latents), "--resume"],
+        ["evaluate", str(latents), *labels, "--out", str(report)],
+    ):
+        subprocess.run([sys.executable, "-m", "nenya", *arguments], check=True)
+    said = json.loads(report.with_suffix(".json").read_text())
+    figures: dict[str, Any] = {"statements": said["statements"], "warnings": said["warnings"]}
+    for score in said["train_to_valid"]:
+        if score["features"] == latents.stem and score["probe"] == "5-NN":
+            figures["knn_evaluate"] = score["score"]
+    return figures
 
 
 def _neighbours(model: Any, opt: Params) -> dict[str, float]:  # noqa: ANN401

@@ -25,13 +25,15 @@ NAMES = (
     "latents",
     "search",
     "map",
+    "portal",
     "evaluate",
     "cuda",
     "compile",
 )
 #: Only where they are asked for: they explain choices within Nenya, and take minutes.
 ON_DEMAND = (
-    "network", "accumulate", "optimizer", "processes", "granules", "latents", "search", "map", "evaluate", "compile",
+    "network", "accumulate", "optimizer", "processes", "granules", "latents", "search", "map", "portal", "evaluate",
+    "compile",
 )  # fmt: skip
 
 

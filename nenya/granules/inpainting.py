@@ -38,7 +38,7 @@ def inpaint(image: Float, gap: npt.NDArray[np.bool_]) -> Float:
     # Symmetric, and positive definite where some pixel is known, so no pivoting; the gaps are small, so no panels.
     factors = splu(
         equations[:, unknown].tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, relax=1, panel_size=1,
-        options={"SymmetricMode": True, "Equil": False},
+        options={"SymmetricMode": True},
     )  # fmt: skip
     solved = factors.solve(-(equations @ filled.ravel()))  # zero in the gaps: what the known pixels give
     known = image[~gap]

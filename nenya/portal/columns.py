@@ -1,7 +1,7 @@
 """The columns of the cutout table as they travel: an array of numbers, times or categories, a value for each latent.
 
 The table is read a part at a time, and nothing of it is kept. What can be no such array (texts that differ in nearly
-every row, lists, bytes) is of the kind "text": it is told of in the page's table only.
+every row, identifiers, lists, bytes) is of the kind "text": it is told of in the page's table only.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nenya.search.facts import TIMES, Facts, as_times
 MOST = 200
 UNKNOWN = 65535
 _FEW = 10  # different whole numbers are categories however few rows there are
+_LARGEST_WHOLE = 2**24  # beyond, float32 would make other numbers of identifiers
 _BATCH = 2**16  # rows that are read together
 _WIRE = {"number": "<f4", "time": "<f8", "category": "<u2"}
 
@@ -224,6 +225,8 @@ class Columns:
         few = len(different) <= _FEW or len(different) <= min(MOST, known / 4)
         if _is_whole(field.type) and few and different:
             return _categories(sorted(different), known) | {"low": ends.low, "high": ends.high}
+        if _is_whole(field.type) and max(abs(ends.low or 0), abs(ends.high or 0)) > _LARGEST_WHOLE:
+            return {"kind": "text", "known": known, "low": None, "high": None}
         return {"kind": "number", "known": known, "low": ends.low, "high": ends.high}
 
 

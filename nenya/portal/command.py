@@ -48,7 +48,6 @@ def portal(run: Path | None, named: Named, given: Given) -> None:
         NenyaError: A mistake in what was given, or a package is not installed.
     """
     show_log()
-    _require_packages()
     from nenya.portal.atlas import Atlas
 
     if not 0 <= given.port <= 65535:
@@ -65,6 +64,7 @@ def portal(run: Path | None, named: Named, given: Given) -> None:
             )
         say(str(given.static.absolute() / "index.html"))
         return
+    _require_packages()
     with contextlib.closing(_listen(given.host, given.port)) as listening:  # before work that takes long
         _answer_until_stopped(Atlas(run, named), listening, given)
 

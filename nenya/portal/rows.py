@@ -44,7 +44,7 @@ class TableRows:
             places = np.flatnonzero(groups == group)
             some = self._group(int(group)).take(rows[places] - (self._ends[group - 1] if group else 0))
             for name in some.column_names:
-                for place, value in zip(places, _values(some.column(name)), strict=True):
+                for place, value in zip(places, shown(some.column(name)), strict=True):
                     told[place][name] = value
         return told
 
@@ -61,7 +61,8 @@ class TableRows:
             return found
 
 
-def _values(column: Any) -> list[Any]:  # noqa: ANN401  # pyarrow has no type information
+def shown(column: Any) -> list[Any]:  # noqa: ANN401  # pyarrow has no type information
+    """The values of a column as the page's table shows them."""
     return [_short(plain(value)) for value in values_of(column)]
 
 

@@ -21,9 +21,9 @@ from nenya.evaluation.neighbours import nearest_others
 from nenya.folders import atomic_folder
 from nenya.portal.atlas import Atlas
 from nenya.portal.palettes import NAMES, palette
+from nenya.portal.rows import shown
 from nenya.portal.sheets import Sheets
 from nenya.portal.work import Stop
-from nenya.search.answer import plain, values_of
 from nenya.search.exact import unit
 
 logger = logging.getLogger(__name__)
@@ -149,8 +149,8 @@ def _texts(atlas: Atlas, name: str, chosen: Numbers) -> list[Any]:
     found: list[Any] = [None] * len(chosen)
     for numbers, batch in atlas.require_columns().batches([name], Stop()):
         mine = np.flatnonzero(places[numbers] >= 0)
-        for number, value in zip(numbers[mine], values_of(batch.column(name).take(mine)), strict=True):
-            found[places[number]] = plain(value)
+        for number, value in zip(numbers[mine], shown(batch.column(name).take(mine)), strict=True):
+            found[places[number]] = value
     return found
 
 

@@ -65,6 +65,7 @@ def many_columns():
         "lon": (number * 7.3) % 360,  # 0..360
         "all_nan": np.full(TOTAL, np.nan),
         "sensor": np.array(["MODIS", "VIIRS", EVIL])[number % 3],
+        "UID": 2**62 + number,
         f"x {EVIL}": number.astype(np.float32),
         "file": pyarrow.array([f"{EVIL} {i}" for i in number]),
         "late": pyarrow.array([None if i % 4 else 10**12 + i for i in range(TOTAL)], pyarrow.timestamp("ms")),
@@ -465,6 +466,7 @@ def test_a_folder_without_a_server(chromium, run, tmp_path):
         number = int(row["pp_idx"]) + (0 if row["key"] == "train" else COUNTS["train"])
         assert float(row["DT"]) == pytest.approx(facts["DT"][number], rel=1e-6)
         assert (row["sensor"], row["file"]) == (facts["sensor"][number], facts["file"][number])
+        assert int(row["UID"]) == 2**62 + number
     page.get_by_role("tab", name="Table").click()
     page.locator(".rows .row").first.click()
     answers = page.locator("section[aria-label='More like this'] .thumb")
