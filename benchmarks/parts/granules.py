@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from nenya.granules.settings import Settings
 from nenya.granules.sources import Source, expand
 
 _GB = 1024**3
+_APART = "two commands side by side, half of them each"
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ class _Sizes:
     num_full: int
     quarter: swaths.Size
     month: int  # granules
+    some: int  # granules of the month, for one process beside two
+    rounds: int
 
 
-_FULL = _Sizes(swaths.FULL, 20, swaths.QUARTER, 4320)
-_QUICK = _Sizes(swaths.Size(400, 400), 1, swaths.Size(200, 160), 3)
+_FULL = _Sizes(swaths.FULL, 20, swaths.QUARTER, 4320, some=600, rounds=3)
+_QUICK = _Sizes(swaths.Size(400, 400), 1, swaths.Size(200, 160), 3, some=2, rounds=1)
 
 
 @dataclass(frozen=True)
@@ -56,36 +60,48 @@ def measure(quick: bool, folder: Path) -> Section:
         for name, values in measured.items()
     ]
     swaths.write_many(folder / "month", sizes.month, sizes.quarter, workers=1 if quick else os.cpu_count() or 1)
-    one, two = (_month(folder / "month", folder / f"by_{workers}", workers) for workers in (1, 2))
-    same = (folder / "by_1" / "cutouts.h5").read_bytes() == (folder / "by_2" / "cutouts.h5").read_bytes()
-    again = _month(folder / "month", folder / "by_2", 2)
+    month = folder / "month"
+    whole = _month([month], folder / "whole", 2)
+    again = _month([month], folder / "whole", 2)
     runs = [
-        [
-            f"{workers} process{'es' if workers > 1 else ''}",
-            f"{run.seconds:.0f} s",
-            f"{run.peak / _GB:.2f} GB",
-            f"{run.cutouts:,}",
-        ]
-        for workers, run in ((1, one), (2, two))
+        ["2 processes", f"{whole.seconds:.0f} s", f"{whole.peak / _GB:.2f} GB", f"{whole.cutouts:,}"],
+        ["--resume of what is done", f"{again.seconds:.1f} s", f"{again.peak / _GB:.2f} GB", ""],
     ]
-    runs.append(["--resume of what is done", f"{again.seconds:.1f} s", f"{again.peak / _GB:.2f} GB", ""])
+    some = sorted(month.iterdir())[: sizes.some]
+    beside = interleave(
+        {
+            "1 process": lambda: _seconds(folder, [(some, 1)]),
+            "2 processes": lambda: _seconds(folder, [(some, 2)]),
+            _APART: lambda: _seconds(folder, [(some[::2], 1), (some[1::2], 1)]),
+        },
+        sizes.rounds,
+    )
+    speed = {name: ratio(beside["1 process"], values) for name, values in beside.items()}
+    same = _bytes(folder, some, 1) == _bytes(folder, some, 2)
     return Section(
         "Granules to cutouts",
         f"Synthetic swaths of `benchmarks.swaths`, 30 % clear, gzip. Above: {sizes.num_full} granules of "
         f"{sizes.full.rows} x {sizes.full.columns} pixels, processor time of one process from file to part file, all "
         f"ways in turn for each granule. Below: {sizes.month} granules of {sizes.quarter.rows} x "
         f"{sizes.quarter.columns} by the command, windows of 64 that overlap by half, with merging and all output; "
-        "memory is that of its largest process.",
+        "memory is that of its largest process. Last: the first "
+        f"{sizes.some} of them in turn, {sizes.rounds} rounds; commands that know nothing of each other tell what the "
+        "machine's second core adds.",
         [
             Table(["way", "core-seconds a granule", "historical / this"], rows),
             Table(["a month", "time", "memory", "cutouts"], runs),
+            Table(
+                [f"{sizes.some} granules", "s", "1 process / this"],
+                [[name, Series(values).text(".1f"), speed[name].text(".2f")] for name, values in beside.items()],
+            ),
         ],
         [
             Bar.of("a full-size granule, default", Series(measured["default"]), 1.0, "s", at_most=True),
             Bar.of("historical steps, plainly / --upstream", faster, 4.0),
-            Bar("a month, two processes", two.seconds, 600.0, "s", at_most=True),
-            Bar("two processes / one", one.seconds / two.seconds, 1.8),
-            Bar("memory of a process", two.peak / _GB, 0.5, "GB", at_most=True),
+            Bar("a month, two processes", whole.seconds, 600.0, "s", at_most=True),
+            Bar.of("two processes / one", speed["2 processes"], 1.8),
+            Bar.of("two processes / two commands", ratio(beside[_APART], beside["2 processes"]), 0.95),
+            Bar("memory of a process", whole.peak / _GB, 0.5, "GB", at_most=True),
             Bar("resume with nothing to do", again.seconds, 5.0, "s", at_most=True),
         ],
         [f"The cutout files of one and of two processes are {'the same' if same else 'NOT the same'}, byte for byte."],
@@ -117,21 +133,48 @@ def _one(path: Path, scratch: Path) -> dict[str, list[float]]:
     )
 
 
-def _month(granules: Path, folder: Path, workers: int) -> _Month:
+def _month(granules: Sequence[Path], folder: Path, workers: int) -> _Month:
     """Run the command, and see how long it took and how large its largest process was."""
-    out = folder / "cutouts.h5"
-    command = [sys.executable, "-m", "nenya", "cutouts", str(granules), "--out", str(out), "--size", "64"]
-    began, peak = time.perf_counter(), 0
-    with subprocess.Popen(
-        [*command, "--workers", str(workers), "--resume"], stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
-    ) as process:
+    peak, began = 0, time.perf_counter()
+    with _start(granules, folder, workers) as process:
         while process.poll() is None:
             peak = max([peak, *(_peak_of(number) for number in _family(process.pid))])
             time.sleep(0.05)
     took = time.perf_counter() - began
+    _require_done(process)
+    return _Month(took, peak, table.num_rows(table.beside(folder / "cutouts.h5")))
+
+
+def _seconds(folder: Path, commands: Sequence[tuple[Sequence[Path], int]]) -> float:
+    """How long commands take that are started together: for each its granules and its processes."""
+    places = [folder / f"beside_{number}" for number in range(len(commands))]
+    began = time.perf_counter()
+    running = [_start(granules, place, workers) for (granules, workers), place in zip(commands, places, strict=True)]
+    for process in running:
+        process.wait()
+        _require_done(process)
+    took = time.perf_counter() - began
+    for place in places:
+        shutil.rmtree(place)
+    return took
+
+
+def _bytes(folder: Path, granules: Sequence[Path], workers: int) -> bytes:
+    """The cutout file of a command."""
+    place = folder / f"by_{workers}"
+    _month(granules, place, workers)
+    return (place / "cutouts.h5").read_bytes()
+
+
+def _start(granules: Sequence[Path], folder: Path, workers: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "nenya", "cutouts", *map(str, granules), "--out", str(folder / "cutouts.h5")]
+    command += ["--size", "64", "--workers", str(workers), "--resume"]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+
+
+def _require_done(process: subprocess.Popen[bytes]) -> None:
     if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
-    return _Month(took, peak, table.num_rows(table.beside(out)))
+        raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
 
 
 def _family(first: int) -> list[int]:
