@@ -16,6 +16,7 @@ import contextlib
 import gc
 import importlib
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -73,6 +74,12 @@ def interleave(sides: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, l
 def ratio(above: Sequence[float], below: Sequence[float]) -> Series:
     """The ratio of two sides, formed within each round."""
     return Series([a / b for a, b in zip(above, below, strict=True)])
+
+
+def rows_asked(usual: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers of rows, as NENYA_BENCH_ROWS has them (``100000,10000000``), else the usual ones."""
+    asked = os.environ.get("NENYA_BENCH_ROWS")
+    return tuple(int(part) for part in asked.split(",")) if asked else usual
 
 
 def seconds(work: Callable[[], object]) -> float:

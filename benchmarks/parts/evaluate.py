@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measure import rows_asked
 from benchmarks.results import Bar, Section, Table
 from nenya.latents import store
 
@@ -30,8 +30,7 @@ _COMMAND = (
 
 def measure(quick: bool, folder: Path) -> Section:
     """Time and memory at two numbers of rows; NENYA_BENCH_ROWS=100000,10000000 replaces them."""
-    asked = os.environ.get("NENYA_BENCH_ROWS")
-    counts = tuple(int(part) for part in asked.split(",")) if asked else _QUICK if quick else _ROWS
+    counts = rows_asked(_QUICK if quick else _ROWS)
     measured = {}
     for count in counts:
         path = write(folder / f"latents_{count}.h5", count)

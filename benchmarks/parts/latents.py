@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks import imagery
-from benchmarks.measure import Series, fresh, interleave, ratio, seconds, throughput
+from benchmarks.measure import Series, fresh, interleave, ratio, rows_asked, seconds, throughput
 from benchmarks.results import Bar, Section, Table
 from nenya.latents.run import write_latents
 from nenya.machine.device import autocast, choose_precision
@@ -43,8 +43,9 @@ _QUICK = _Sizes(64, 8, rounds=1, at_least=0.0, counts=(256, 512))
 
 
 def measure(quick: bool, folder: Path) -> Section:
-    """Encode cutouts of a gzip file, and tiny ones by the hundred thousand."""
+    """Encode cutouts of a gzip file, and tiny ones: NENYA_BENCH_ROWS=100000,10000000 replaces their numbers."""
     sizes = _QUICK if quick else _FULL
+    counts = rows_asked(sizes.counts)
     logging.getLogger("nenya").setLevel(logging.WARNING)
     file = imagery.write(folder / "c.h5", sizes.num_cutouts, compressed=True)
     model = _untrained(folder / "m.pth", random_jitter=[WINDOW, 5], image_size=sizes.image_size)
@@ -66,7 +67,7 @@ def measure(quick: bool, folder: Path) -> Section:
     ]
     tiny = _untrained(folder / "tiny.pth", random_jitter=0, image_size=None)
     peaks = {}
-    for count in sizes.counts:
+    for count in counts:
         cutouts = folder / f"{count}.h5"
         _write_tiny(cutouts, count)
         arguments = {"model": str(tiny), "cutouts": str(cutouts), "out": str(folder / f"l_{count}.h5")}
@@ -77,7 +78,7 @@ def measure(quick: bool, folder: Path) -> Section:
         [f"{count:,}", f"{peak.seconds:,.0f}", f"{count / peak.seconds:,.0f}", f"{peak.total / 1e6:,.0f}"]
         for count, peak in peaks.items()
     ]
-    small, large = sizes.counts
+    small, large = counts[0], counts[-1]
     growth = (peaks[large].total - peaks[small].total) / 1e9
     return Section(
         "Latents",
