@@ -15,8 +15,6 @@ import dataclasses
 import json
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -29,9 +27,12 @@ import torch
 from nenya.data.images import ImageFile
 from nenya.evaluation.baselines import pixel_accuracy
 from nenya.evaluation.neighbours import knn_accuracy
+from nenya.latents.command import latents as write_latents
 from nenya.latents.encode import encode_cutouts
 from nenya.machine.device import choose_precision
 from nenya.params import Params
+from nenya.report.command import run as evaluate
+from nenya.report.run import Settings
 from nenya.train import prepare, run
 
 COMMON: dict[str, Any] = {
@@ -96,12 +97,8 @@ def experiment(
 def _evaluated(model: Path, latents: Path, *, has_labels: bool) -> dict[str, Any]:
     """What `nenya evaluate` says of the run: the same accuracy of 5-NN, and what columns of a table are encoded."""
     report = latents.with_name(f"{latents.stem}_evaluation.html")
-    labels = ["--labels", "labels"] if has_labels else []
-    for arguments in (
-        ["latents", str(model), "--out", str(latents), "--resume"],
-        ["evaluate", str(latents), *labels, "--out", str(report)],
-    ):
-        subprocess.run([sys.executable, "-m", "nenya", *arguments], check=True)
+    write_latents(model, [], latents, space="h", dtype="float32", keys=None, views=1, resume=True, export=None)
+    evaluate([latents], report, Settings(labels="labels" if has_labels else None))
     said = json.loads(report.with_suffix(".json").read_text())
     figures: dict[str, Any] = {"statements": said["statements"], "warnings": said["warnings"]}
     for score in said["train_to_valid"]:

@@ -312,4 +312,6 @@ def test_the_experiments_on_real_imagery_run_and_are_not_repeated(tiny_file, ima
     row = json.loads(line)
     assert row["precision"] in ("torch.float32", "torch.bfloat16")
     assert all(0 <= row[name] <= 1 for name in ("retrieval", "knn", "knn_untrained", "knn_pixels"))
+    assert row["knn_evaluate"] == row["knn"]
+    assert (tmp_path / "o" / "made_0_evaluation.html").is_file()
     assert "| made | 0 |" in capsys.readouterr().out
