@@ -11,12 +11,15 @@ import sys
 import time
 
 import json5
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import typer
 import yaml
 from torch.distributed.run import get_args_parser
 
-from examples import accumulation, communication, real_imagery
+from examples import accumulation, communication, real_imagery, two_scenes
 from nenya.cli import app, train
 from nenya.launch import GRACE
 from nenya.options import table
@@ -315,3 +318,37 @@ def test_the_experiments_on_real_imagery_run_and_are_not_repeated(tiny_file, ima
     assert row["knn_evaluate"] == row["knn"]
     assert (tmp_path / "o" / "made_0_evaluation.html").is_file()
     assert "| made | 0 |" in capsys.readouterr().out
+
+
+# ---- two_scenes.py
+
+
+def test_what_a_map_shows_is_what_one_counts_by_hand(tmp_path):
+    rng = np.random.default_rng(0)
+    count = 60
+    columns = {
+        "US0": rng.uniform(0, 10, count),
+        "US1": rng.uniform(0, 10, count),
+        "DT": rng.uniform(0, 3, count),
+        "filename": [("one.nc", "two.nc")[i % 5 == 0] for i in range(count)],
+        "row": rng.integers(0, 300, count),
+        "col": rng.integers(0, 300, count),
+        "field_size": np.full(count, 64),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "map.parquet")
+    errors, of_rarer, shared = [], [], []
+    for i in range(count):
+        distance = np.hypot(columns["US0"] - columns["US0"][i], columns["US1"] - columns["US1"][i])
+        near = [j for j in np.argsort(distance) if j != i][:15]
+        errors.append(columns["DT"][i] - np.mean([columns["DT"][j] for j in near]))
+        for j in near:
+            same = columns["filename"][i] == columns["filename"][j]
+            apart = [abs(int(columns[axis][i]) - int(columns[axis][j])) for axis in ("row", "col")]
+            shared.append(same and max(apart) < 64)
+            if columns["filename"][i] == "two.nc":
+                of_rarer.append(same)
+    shown = two_scenes.shown(tmp_path / "map.parquet")
+    assert shown["DT from the neighbours, R2"] == pytest.approx(1 - np.var(errors) / np.var(columns["DT"]), abs=0.006)
+    assert shown["share of the rarer scene"] == 0.2
+    assert shown["its share among its cutouts' neighbours"] == pytest.approx(np.mean(of_rarer), abs=0.006)
+    assert shown["neighbours that share pixels"] == pytest.approx(np.mean(shared), abs=0.0006)

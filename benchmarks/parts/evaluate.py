@@ -29,7 +29,7 @@ _COMMAND = (
 
 
 def measure(quick: bool, folder: Path) -> Section:
-    """Time and memory at two numbers of rows; NENYA_BENCH_ROWS=100000,10000000 replaces them."""
+    """Time and memory at some numbers of rows; NENYA_BENCH_ROWS=100000,10000000 replaces them."""
     counts = rows_asked(_QUICK if quick else _ROWS)
     measured = {}
     for count in counts:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,16 +68,17 @@ def measure(quick: bool, folder: Path) -> Section:
         ["--resume of what is done", f"{again.seconds:.1f} s", f"{again.peak / _GB:.2f} GB", ""],
     ]
     some = sorted(month.iterdir())[: sizes.some]
+    by_1, by_2 = folder / "by_1", folder / "by_2"
     beside = interleave(
         {
-            "1 process": lambda: _seconds(folder, [(some, 1)]),
-            "2 processes": lambda: _seconds(folder, [(some, 2)]),
-            _APART: lambda: _seconds(folder, [(some[::2], 1), (some[1::2], 1)]),
+            "1 process": lambda: _seconds({by_1: (some, 1)}),
+            "2 processes": lambda: _seconds({by_2: (some, 2)}),
+            _APART: lambda: _seconds({folder / "even": (some[::2], 1), folder / "odd": (some[1::2], 1)}),
         },
         sizes.rounds,
     )
     speed = {name: ratio(beside["1 process"], values) for name, values in beside.items()}
-    same = _bytes(folder, some, 1) == _bytes(folder, some, 2)
+    same = (by_1 / "cutouts.h5").read_bytes() == (by_2 / "cutouts.h5").read_bytes()
     return Section(
         "Granules to cutouts",
         f"Synthetic swaths of `benchmarks.swaths`, 30 % clear, gzip. Above: {sizes.num_full} granules of "
@@ -145,25 +146,16 @@ def _month(granules: Sequence[Path], folder: Path, workers: int) -> _Month:
     return _Month(took, peak, table.num_rows(table.beside(folder / "cutouts.h5")))
 
 
-def _seconds(folder: Path, commands: Sequence[tuple[Sequence[Path], int]]) -> float:
-    """How long commands take that are started together: for each its granules and its processes."""
-    places = [folder / f"beside_{number}" for number in range(len(commands))]
+def _seconds(commands: Mapping[Path, tuple[Sequence[Path], int]]) -> float:
+    """How long commands take that are started together: by the folder of each its granules and its processes."""
+    for place in commands:
+        shutil.rmtree(place, ignore_errors=True)  # of the round before
     began = time.perf_counter()
-    running = [_start(granules, place, workers) for (granules, workers), place in zip(commands, places, strict=True)]
+    running = [_start(granules, place, workers) for place, (granules, workers) in commands.items()]
     for process in running:
         process.wait()
         _require_done(process)
-    took = time.perf_counter() - began
-    for place in places:
-        shutil.rmtree(place)
-    return took
-
-
-def _bytes(folder: Path, granules: Sequence[Path], workers: int) -> bytes:
-    """The cutout file of a command."""
-    place = folder / f"by_{workers}"
-    _month(granules, place, workers)
-    return (place / "cutouts.h5").read_bytes()
+    return time.perf_counter() - began
 
 
 def _start(granules: Sequence[Path], folder: Path, workers: int) -> subprocess.Popen[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 import statistics
 import subprocess
@@ -92,7 +93,7 @@ class Figures:
 def measure(quick: bool, folder: Path) -> Section:
     """Open runs of made points in chromium, without a graphics card."""
     title = "Portal"
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    chromium = find_chromium()
     if chromium is None:
         return Section(title, "The page in a browser.", skipped="chromium is not installed")
     found = []
@@ -135,6 +136,11 @@ def measure(quick: bool, folder: Path) -> Section:
         ],
         [] if quick else bars,
     )  # fmt: skip
+
+
+def find_chromium() -> str | None:
+    """The browser, if there is one."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 
 def write(folder: Path, rows: int) -> None:
@@ -229,7 +235,10 @@ def _server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
-            yield process, process.stdout.readline().strip()
+            address = process.stdout.readline().strip()
+            if not address:
+                raise RuntimeError(f"{' '.join(command)} printed no address: run it, to see why")
+            yield process, address
         finally:
             process.terminate()
 

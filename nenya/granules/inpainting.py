@@ -22,7 +22,7 @@ def inpaint(image: Float, gap: npt.NDArray[np.bool_]) -> Float:
     """Fill the gaps of an image.
 
     Args:
-        image: [H, W], at least 5 x 5; its content in the gaps does not matter.
+        image: [H, W], at least 2 x 2, of any unit; its content in the gaps does not matter.
         gap: Where it has none [H, W]; not everywhere.
 
     Returns:
@@ -34,7 +34,8 @@ def inpaint(image: Float, gap: npt.NDArray[np.bool_]) -> Float:
     if not gap.any():
         return filled
     unknown = np.flatnonzero(gap)
-    equations = _biharmonic(*image.shape)[unknown]
+    laplacian = _laplacian(*image.shape)
+    equations = laplacian[unknown] @ laplacian  # of the pixels in the gaps alone: the whole square would be large
     # Symmetric, and positive definite where some pixel is known, so no pivoting; the gaps are small, so no panels.
     factors = splu(
         equations[:, unknown].tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, relax=1, panel_size=1,
@@ -46,9 +47,9 @@ def inpaint(image: Float, gap: npt.NDArray[np.bool_]) -> Float:
     return filled
 
 
-@functools.lru_cache(8)
-def _biharmonic(height: int, width: int) -> csr_array:
-    """The Laplacian of the Laplacian [H W, H W] of an image that is reflected at its edges."""
+@functools.lru_cache(2)  # a run has one size of windows
+def _laplacian(height: int, width: int) -> csr_array:
+    """The five-point Laplacian [H W, H W] of an image that is reflected at its edges; symmetric."""
     from scipy import sparse
 
     def second_difference(length: int) -> sparse.sparray:
@@ -57,5 +58,4 @@ def _biharmonic(height: int, width: int) -> csr_array:
 
     down = sparse.kron(second_difference(height), sparse.eye_array(width))
     across = sparse.kron(sparse.eye_array(height), second_difference(width))
-    laplacian = sparse.csr_array(down + across)
-    return sparse.csr_array(laplacian @ laplacian)
+    return sparse.csr_array(down + across)

@@ -3,9 +3,7 @@
 import csv
 import functools
 import json
-import os
 import re
-import shutil
 import socket
 import threading
 import time
@@ -20,6 +18,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import expect, sync_playwright
 
+from benchmarks.parts.portal import find_chromium
 from nenya.portal.app import Portal
 from nenya.portal.atlas import Atlas
 from nenya.portal.files import Named
@@ -28,7 +27,7 @@ from nenya.portal.still import write_static
 from nenya.search.searcher import Searcher
 from tests.portal.conftest import TOKEN, columns_of, latents_of, write_run
 
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+CHROMIUM = find_chromium()
 COUNTS = {"train": 400, "valid": 100}
 TOTAL = sum(COUNTS.values())
 EVIL = '</script><img src=x onerror="window.hacked=1">\''

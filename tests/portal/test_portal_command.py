@@ -28,6 +28,16 @@ def content(folder, name):
     return base64.b64decode(found[1])
 
 
+def test_a_folder_needs_no_package_of_the_server(run, tmp_path):
+    missing = (
+        "import sys; sys.modules.update(starlette=None, uvicorn=None); from nenya.cli import main; main(sys.argv[1:])"
+    )
+    arguments = [sys.executable, "-c", missing, "portal", run, "--static", tmp_path / "still"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "still" / "index.html").is_file()
+
+
 def test_a_folder_without_a_server(nenya, run, client, tmp_path):
     code, out, _ = nenya("portal", run, "--static", tmp_path / "still")
     folder = tmp_path / "still"
