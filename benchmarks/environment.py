@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 import torch
 
+from nenya.machine import processor
+
 ROOT = Path(__file__).parents[1]
 
 #: What the benchmarks write themselves does not make a commit another one.
@@ -58,10 +60,9 @@ def _machine() -> str:
 
 def _processor() -> str:
     lines = _lines("/proc/cpuinfo")
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
     extra = [word for flag, word in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags]
-    name = name or platform.processor() or platform.machine()
+    name = processor.name()
     return f"{name} ({', '.join(extra)})" if extra else name
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from benchmarks.measure import Series, interleave, ratio
 from examples.real_imagery import COMMON, EXPERIMENTS
@@ -24,21 +26,23 @@ from nenya.data import table
 from nenya.data.images import ImageFile
 from nenya.data.loaders import nenya_loader
 from nenya.data.sizes import sizes_by_epoch
-from nenya.evaluation.folds import blocks_of_place_and_time, group_folds
+from nenya.evaluation.bootstrap import block_sums, interval, mean_of
+from nenya.evaluation.folds import blocks_of_place_and_time, group_folds, numbered
+from nenya.evaluation.health import cosine_rounding, effective_rank
 from nenya.evaluation.neighbours import knn_accuracy
-from nenya.evaluation.probes import ridge_predictions
+from nenya.evaluation.probes import USUAL_PENALTY, logistic, ridge_predictions, standardised
 from nenya.latents.encode import encode_cutouts
 from nenya.machine.device import choose_device, choose_precision
+from nenya.models.inference import evaluating
 from nenya.params import Params
 from nenya.train import prepare, run
 from nenya.training.build import set_model
 from nenya.training.epoch import train_epoch
 from nenya.training.optim import Schedule, set_optimizer
-from nenya.training.step import Step
-from nenya.training.validation import validate
+from nenya.training.step import Step, pair_views, stack_views
 
 DATA = ("sst", "bt11", "rsscn7")
-BUDGETS = (2, 4, 8, 16)  # epochs of the first arm
+BUDGETS = (2, 4, 8, 12, 16, 40)  # epochs of the first arm
 SEEDS = (0, 1, 2, 3)
 EVALUATION_SIZES = (32, 48)  # pixels
 REFERENCE = "defaults"
@@ -64,7 +68,17 @@ ARMS: dict[str, dict[str, Any]] = {
 
 #: Steps whose rates are measured: optimizer and view size.
 COSTS = tuple((optimizer, size) for size in (32, 48) for optimizer in ("sgd", "muon"))
-FIGURES = {"retrieval": "view retrieval", "effective_rank": "effective rank", "knn": "5-NN on h", "r2_dt": "R2 of DT"}
+FIGURES = {
+    "retrieval": "view retrieval",
+    "retrieval_apart": "retrieval, no overlap",
+    "effective_rank": "effective rank",
+    "knn": "5-NN on h",
+    "linear": "linear probe",
+    "r2_dt": "R2 of DT",
+}
+
+#: Pixels of the side of a block of cutouts of a scene, which is drawn as one for an interval.
+BLOCK_SIDE = 128
 
 
 def names() -> Iterator[tuple[str, int, int, str]]:
@@ -155,7 +169,7 @@ def figures(data: str, arm: str, epochs: int, seed: int, folder: Path) -> dict[s
         untrained = prepare(done.opt)
     at = {
         str(size): {
-            name: _measured(state.model, state.criterion, _evaluated_at(size, done.opt))
+            name: _measured(state.model, _evaluated_at(size, done.opt))
             for name, state in (("trained", done), ("untrained", untrained))
         }
         for size in EVALUATION_SIZES
@@ -167,41 +181,111 @@ def _evaluated_at(size: int, opt: Params) -> Params:
     return Params.from_dict(opt.dict | {"image_size": size, "image_size_schedule": None})
 
 
-def _measured(model: Any, criterion: Any, opt: Params) -> dict[str, float]:  # noqa: ANN401
-    step = Step.from_options(opt, next(model.parameters()).device)
-    health = validate(nenya_loader(opt, valid=True), model, criterion, step).health
-    assert health is not None
-    found = {"retrieval": health.retrieval_top1, "effective_rank": health.effective_rank}
+def _measured(model: Any, opt: Params) -> dict[str, Any]:  # noqa: ANN401
+    """Those of `FIGURES` that the data allow, and ``blocks``.
+
+    The latter are numbers of views, hits, and hits with overlapping neighbours left out, of each block of cutouts.
+    """
     sets = [ImageFile(opt.images_path, key) for key in (opt.train_key, opt.valid_key or "")]
+    columns = _places(opt.images_path, sets)
+    views = _features_of_views(model, Step.from_options(opt, next(model.parameters()).device), opt)
+    overlap, blocks = _overlap_and_blocks(columns, len(sets[0].usable), len(views[0]), sets[1].height)
+    hits = np.stack([hits_of(views, None), hits_of(views, overlap)], axis=1)
+    sums = block_sums(blocks, np.column_stack([np.full(len(hits), 2.0), hits]))
+    found: dict[str, Any] = {
+        "retrieval": float(hits[:, 0].mean() / 2),
+        "retrieval_apart": float(hits[:, 1].mean() / 2),
+        "effective_rank": effective_rank(torch.cat(list(views))),
+        "blocks": sums.astype(int).tolist(),
+    }
     h = [encode_cutouts(model, images, opt) for images in sets]
     try:
-        labels = [images.labels(f"{images.key}_labels") for images in sets]
+        labels = [images.labels(f"{images.key}_labels")[images.usable] for images in sets]
     except ValueError:
         pass
     else:
-        found["knn"] = knn_accuracy(h[0], labels[0][sets[0].usable], h[1], labels[1][sets[1].usable])
-    dt = _difference_of_temperature(opt.images_path, sets)
-    if dt is not None:
-        values, folds = dt
+        found["knn"] = knn_accuracy(h[0], labels[0], h[1], labels[1])
+        found["linear"] = _linear_probe(h, [torch.from_numpy(of_set) for of_set in labels])
+    if columns is not None:
+        values, folds = columns["DT"].astype(np.float64), group_folds(_blocks_of_place(columns))
         predicted = ridge_predictions(torch.cat(h), values[:, None], folds)[:, 0]
         found["r2_dt"] = float(1 - np.square(values - predicted).sum() / np.square(values - values.mean()).sum())
     return found
 
 
-def _difference_of_temperature(file: Path, sets: Sequence[ImageFile]) -> tuple[Any, Any] | None:
-    """DT of all usable cutouts, and folds of whole blocks of place, from the table beside them if it has them."""
+def _features_of_views(model: Any, step: Step, opt: Params) -> Tensor:  # noqa: ANN401
+    """Features h of both views of each validation cutout, as validation draws them: [2, N, F]."""
+    parts, rows = [], []
+    with step.arithmetic(), evaluating(model):
+        for batch in nenya_loader(opt, valid=True):
+            with step.autocast():
+                h = model.encode(stack_views(batch, model, step.device))
+            parts.append(pair_views(h.float()).cpu())
+            rows.append(batch.rows)
+    in_order = torch.from_numpy(np.concatenate(rows).argsort())
+    return torch.cat(parts)[in_order].transpose(0, 1)
+
+
+def hits_of(views: Tensor, left_out: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float64]:
+    """For how many of a cutout's two views the other is the nearest, by cosine, among the other views of all.
+
+    Args:
+        views: h of both [2, N, F].
+        left_out: Pairs of cutouts that are not compared [N, N], symmetric; None: all are.
+
+    Returns:
+        0, 1 or 2 [N].
+    """
+    first, second = torch.nn.functional.normalize(views.double(), dim=2)
+    similarity = (first @ second.T).numpy()
+    own = similarity.diagonal().copy()
+    others = similarity.copy()
+    np.fill_diagonal(others, -np.inf)
+    if left_out is not None:
+        others[left_out & ~np.eye(len(own), dtype=bool)] = -np.inf
+    own -= 2 * cosine_rounding(views.shape[2])  # what rounding can make equal is no hit
+    return (own > others.max(axis=1)).astype(np.float64) + (own > others.max(axis=0))
+
+
+def _linear_probe(h: Sequence[Tensor], labels: Sequence[Tensor]) -> float:
+    """Share of the validation set that a logistic regression on the training set gets right."""
+    fitted, tested = standardised(h[0], h[1])
+    weights = logistic(fitted, labels[0], int(labels[0].max()) + 1, USUAL_PENALTY)
+    guessed = (tested @ weights[:-1] + weights[-1]).argmax(dim=1)
+    return float((guessed == labels[1]).double().mean())
+
+
+def _places(file: Path, sets: Sequence[ImageFile]) -> dict[str, npt.NDArray[Any]] | None:
+    """Region, row, column, place and DT of all usable cutouts, set after set, from the table beside them if any."""
     beside = table.beside(file)
-    if not beside.is_file() or "DT" not in table.names(beside):
+    wanted = ("pp_type", "pp_idx", "region", "row", "col", "lat", "lon", "DT")
+    if not beside.is_file() or not set(wanted) <= set(table.names(beside)):
         return None
-    columns = table.columns(beside, ("pp_type", "pp_idx", "lat", "lon", "DT"))
+    columns = table.columns(beside, wanted)
     rows = []
     for images in sets:
         of_key = np.flatnonzero(columns["pp_type"] == images.key)
         of_key = of_key[np.argsort(columns["pp_idx"][of_key])]
         rows.append(of_key[images.usable])
     places = np.concatenate(rows)
-    blocks = blocks_of_place_and_time(columns["lat"][places], columns["lon"][places], None)
-    return columns["DT"][places].astype(np.float64), group_folds(blocks)
+    return {name: values[places] for name, values in columns.items()}
+
+
+def _overlap_and_blocks(
+    columns: Mapping[str, npt.NDArray[Any]] | None, num_train: int, num_valid: int, side: int
+) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.int64]]:
+    """Which validation cutouts share pixels [N, N], and each one's block [N]; each its own where nothing is known."""
+    if columns is None:
+        return None, np.arange(num_valid)
+    region, row, col = (columns[name][-num_valid:] for name in ("region", "row", "col"))
+    near = [np.abs(values[:, None] - values) < side for values in (row, col)]
+    _, scene = np.unique(region, return_inverse=True)
+    blocks = numbered(np.stack([scene, row // BLOCK_SIDE, col // BLOCK_SIDE], axis=1))
+    return near[0] & near[1] & (scene[:, None] == scene), blocks
+
+
+def _blocks_of_place(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
+    return blocks_of_place_and_time(columns["lat"], columns["lon"], None)
 
 
 def differences(rows: Sequence[dict[str, Any]], arm: str, figure: str, size: int) -> list[float]:
@@ -218,10 +302,26 @@ def differences(rows: Sequence[dict[str, Any]], arm: str, figure: str, size: int
     return [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
 
 
-def lines(rows: Sequence[dict[str, Any]], rates: Mapping[str, Sequence[float]] | None) -> list[list[str]]:
-    """Rows of the table: an arm that was run, its epochs and share of the time, and each figure at each size."""
+def interval_of_difference(rows: Sequence[dict[str, Any]], arm: str, size: int) -> tuple[float, float]:
+    """Where the difference of an arm's view retrieval to the first arm's lies, if other blocks had been cut.
+
+    95 %, by drawing whole blocks of the validation cutouts, the same for both arms; seeds are averaged.
+
+    Args:
+        rows: Of one set of data and one budget.
+        arm: Of `ARMS`.
+        size: Of `EVALUATION_SIZES`.
+    """
+    by_seed = {(row["arm"], row["seed"]): row["at"][str(size)]["trained"]["blocks"] for row in rows}
+    both = [seed for seed in SEEDS if {(arm, seed), (REFERENCE, seed)} <= by_seed.keys()]
+    mine, theirs = (np.mean([by_seed[name, seed] for seed in both], axis=0) for name in (arm, REFERENCE))
+    return interval(np.column_stack([mine[:, 0], mine[:, 1] - theirs[:, 1]]).astype(np.float64), mean_of)
+
+
+def lines(rows: Sequence[dict[str, Any]], rates: Mapping[str, Sequence[float]] | None, size: int) -> list[list[str]]:
+    """Rows of the table of a size: an arm that was run, its epochs and share of the time, and each figure."""
     found = []
-    for data, budget in dict.fromkeys((row["experiment"], row["budget"]) for row in rows):
+    for data, budget in sorted({(row["experiment"], row["budget"]) for row in rows}, key=_in_order):
         together = [row for row in rows if (row["experiment"], row["budget"]) == (data, budget)]
         for arm in ARMS:
             runs = [row for row in together if row["arm"] == arm]
@@ -230,9 +330,13 @@ def lines(rows: Sequence[dict[str, Any]], rates: Mapping[str, Sequence[float]] |
             seeds = " ".join(str(row["seed"]) for row in sorted(runs, key=lambda row: row["seed"]))
             epochs = ", ".join(dict.fromkeys(str(row["epochs"]) for row in runs))
             share = "" if rates is None else f"{share_of_time(arm, budget, runs[0]['epochs'], rates):.2f}"
-            cells = [_cell(together, runs, arm, figure, size) for size in EVALUATION_SIZES for figure in FIGURES]
+            cells = [_cell(together, runs, arm, figure, size) for figure in FIGURES]
             found.append([data, str(budget), arm, epochs, share, seeds, *cells])
     return found
+
+
+def _in_order(cell: tuple[str, int]) -> tuple[int, int]:
+    return DATA.index(cell[0]), cell[1]
 
 
 def _cell(together: Sequence[Any], runs: Sequence[Any], arm: str, figure: str, size: int) -> str:
@@ -242,10 +346,13 @@ def _cell(together: Sequence[Any], runs: Sequence[Any], arm: str, figure: str, s
     form = ".1f" if figure == "effective_rank" else ".3f"
     text = Series(values).text(form)
     more = differences(together, arm, figure, size) if arm != REFERENCE else []
-    return text + (f"; {Series(more).median:+{form}}" if more else "")
+    if not more:
+        return text
+    text += f"; {Series(more).median:+{form}}"
+    if figure == "retrieval":
+        low, high = interval_of_difference(together, arm, size)
+        text += f" [{low:+{form}}, {high:+{form}}]"
+    return text
 
 
-HEADS = [
-    "data", "budget", "arm", "epochs", "share", "seeds",
-    *(f"{name}, {size} px" for size in EVALUATION_SIZES for name in FIGURES.values()),
-]  # fmt: skip
+HEADS = ["data", "budget", "arm", "epochs", "share", "seeds", *FIGURES.values()]

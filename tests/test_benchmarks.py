@@ -16,6 +16,7 @@ from benchmarks.parts import portal
 from benchmarks.parts.reading import fancy, reading_loader, reopened
 from benchmarks.parts.step import options
 from nenya.data.augment import Views, affine_map
+from nenya.evaluation.health import view_retrieval
 from nenya.kernels import FastConv2d
 from nenya.losses import SupConLoss
 from nenya.params import Params, complete_options
@@ -219,6 +220,37 @@ def test_the_options_of_every_arm_are_options_with_an_effect(tmp_path, caplog):
     assert caplog.text == ""
 
 
+def test_hits_are_those_of_view_retrieval_and_what_overlaps_is_left_out():
+    views = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 40, 6)).astype(np.float32))
+    views[1] += 1.5 * views[0]
+    hits = recipe.hits_of(views, None)
+    assert hits.mean() / 2 == pytest.approx(view_retrieval(*views)[0])
+    assert 0.2 < hits.mean() / 2 < 0.8
+    left_out = np.abs(np.arange(40)[:, None] - np.arange(40)) < 10
+    expected = np.zeros(40)
+    a, b = F.normalize(views, dim=2).double().numpy()
+    for own in range(40):
+        others = [other for other in range(40) if abs(other - own) >= 10]
+        expected[own] += all(a[own] @ b[own] > a[own] @ b[other] for other in others)
+        expected[own] += all(a[own] @ b[own] > a[other] @ b[own] for other in others)
+    np.testing.assert_array_equal(recipe.hits_of(views, left_out), expected)
+    assert expected.sum() > hits.sum()
+    assert not recipe.hits_of(torch.ones(2, 5, 3), None).any()
+
+
+def test_the_interval_of_a_difference_is_paired_by_blocks_and_seeds():
+    def row(arm, seed, hits):
+        blocks = [[2, own, own] for own in hits]
+        return {"arm": arm, "seed": seed, "at": {"32": {"trained": {"blocks": blocks}}}}
+
+    rows = [row("defaults", 0, [0, 1, 2, 0]), row("muon", 0, [1, 2, 3, 1]), row("muon", 1, [9, 9, 9, 9])]
+    # one hit more in every block, and no other arm of seed 1
+    assert recipe.interval_of_difference(rows, "muon", 32) == pytest.approx((0.5, 0.5))
+    rows = [row("defaults", 0, [0] * 10), row("muon", 0, [0, 2] * 5)]
+    low, high = recipe.interval_of_difference(rows, "muon", 32)
+    assert 0.1 <= low < 0.5 < high <= 0.9
+
+
 def test_a_cell_of_the_recipe_is_trained_and_measured_at_each_size(tmp_path, narrow, quick_pictures, monkeypatch):
     rng = np.random.default_rng(0)
     counts = {"train": 66, "valid": 20}
@@ -230,6 +262,7 @@ def test_a_cell_of_the_recipe_is_trained_and_measured_at_each_size(tmp_path, nar
         {
             "pp_type": [key for key, count in counts.items() for _ in range(count)],
             "pp_idx": [row for count in counts.values() for row in range(count)],
+            "region": ["a"] * 76 + ["b"] * 10, "row": np.arange(86) * 22, "col": [0] * 86,
             "lat": rng.uniform(0, 60, 86), "lon": rng.uniform(0, 60, 86), "DT": rng.uniform(0, 2, 86),
         }
     )  # fmt: skip
@@ -255,11 +288,15 @@ def test_a_cell_of_the_recipe_is_trained_and_measured_at_each_size(tmp_path, nar
     for row in (first, second):
         assert row["at"].keys() == {"8", "12"}
         for at in row["at"].values():
-            assert at["trained"].keys() == at["untrained"].keys() == {*recipe.FIGURES}
+            assert at["trained"].keys() == at["untrained"].keys() == {*recipe.FIGURES, "blocks"}
+            views, hits, apart = np.sum(at["trained"]["blocks"], axis=0)
+            assert views == 40
+            assert (hits / 40, apart / 40) == (at["trained"]["retrieval"], at["trained"]["retrieval_apart"])
     for size in ("8", "12"):  # the same network, seen at the same size
         assert first["at"][size]["untrained"] == second["at"][size]["untrained"]
     assert first["at"]["8"]["untrained"] != first["at"]["12"]["untrained"]
     page = (tmp_path / "RUNS.md").read_text()
+    assert "### Views of 12 pixels" in page
     assert "| sst | 2 | muon, 32 then 48 | 2 | 1.00 | 0 |" in page
     more = second["at"]["8"]["trained"]["r2_dt"] - first["at"]["8"]["trained"]["r2_dt"]
     assert f"; {more:+.3f}" in page

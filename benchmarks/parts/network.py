@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.measure import Series, interleave, ratio, seconds, throughput
 from benchmarks.results import Section, Table
 from nenya.kernels import convolution, use_fast_convolutions, winograd
-from nenya.machine.device import computes_bf16
+from nenya.machine.device import gains_by_bf16
 from nenya.machine.memory import keeping_memory
 from nenya.models.resnet_big import SupConResNet
 
@@ -233,7 +233,7 @@ def _networks(sizes: _Sizes, precisions: dict[str, torch.dtype]) -> Table:
 
 def lacking_bf16() -> str:
     """Why there is nothing to measure in bfloat16; empty where the processor computes it."""
-    return "" if computes_bf16(CPU) else "this processor does not compute bfloat16 natively"
+    return "" if gains_by_bf16(CPU) else "this processor does not gain by bfloat16"
 
 
 def step(

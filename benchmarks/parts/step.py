@@ -17,7 +17,7 @@ from benchmarks.parts.limits import best_matmul_rate
 from benchmarks.results import Bar, Section, Table
 from nenya.data.batch import Batch
 from nenya.data.loaders import nenya_loader
-from nenya.machine.device import computes_bf16
+from nenya.machine.device import gains_by_bf16
 from nenya.params import Params
 from nenya.training.build import set_model
 from nenya.training.epoch import train_epoch
@@ -145,7 +145,7 @@ def gflop_per_cutout(opt: Params, device: torch.device = CPU) -> float:
 
 
 def _section(measured: dict[str, list[_Measured]], gflop: float, sizes: _Sizes) -> Section:
-    native = computes_bf16(CPU)
+    native = gains_by_bf16(CPU)
     speed = {name: [run.done.samples_per_second for run in runs] for name, runs in measured.items()}
     waiting = {name: Series([run.done.waiting_share for run in runs]) for name, runs in measured.items()}
     achieved = {name: [gflop * value for value in values] for name, values in speed.items()}
@@ -191,5 +191,5 @@ def _section(measured: dict[str, list[_Measured]], gflop: float, sizes: _Sizes) 
     if native:
         section.bars.insert(1, Bar.of("auto / bf16 matrix product", shares["nenya auto", "bfloat16"], 0.6, "%"))
     else:
-        section.notes.append("This processor does not compute bfloat16 natively, so auto is float32.")
+        section.notes.append("This processor does not gain by bfloat16, so auto is float32.")
     return section

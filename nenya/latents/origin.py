@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from nenya.data.images import ImageFile
 from nenya.errors import DataError
 from nenya.latents.store import Latents
 from nenya.latents.trained import open_cutouts
+from nenya.machine import processor
 from nenya.models.checkpoints import checkpoint_digest, checkpoints
 from nenya.params import Params
 
@@ -103,15 +103,5 @@ def find_model(latents: Latents, places: Iterable[Path]) -> Path | None:
 
 def describe_machine(device: torch.device) -> str:
     """Processor or GPU and the version of torch: on what, besides the input, the last bits of a latent depend."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor.name()
     return f"{name}, torch {torch.__version__}"
-
-
-def _processor() -> str:
-    """The processor's name, as precise as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

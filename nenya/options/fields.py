@@ -255,7 +255,7 @@ class Fields(BaseModel):
     )
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
-        "Arithmetic of the network: auto takes bfloat16 where the processor computes it natively, else float32. "
+        "Arithmetic of the network: auto takes bfloat16 where the processor gains by it, else float32. "
         "The loss is always float32.",
         group="Run",
     )

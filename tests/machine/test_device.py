@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from nenya.machine import device as device_room
+from nenya.machine import processor
 from nenya.machine.device import (
     arithmetic,
     autocast,
     choose_device,
     choose_precision,
-    computes_bf16,
     describe,
+    gains_by_bf16,
     seed_everything,
 )
 
@@ -37,7 +38,7 @@ def test_the_gpu_is_used_where_there_is_one_and_it_is_wanted(monkeypatch, wanted
     ],
 )
 def test_auto_takes_bfloat16_only_where_the_processor_has_it(monkeypatch, precision, native, dtype):
-    monkeypatch.setattr(device_room, "computes_bf16", lambda device: native)
+    monkeypatch.setattr(device_room, "gains_by_bf16", lambda device: native)
     assert choose_precision(precision, CPU) == dtype
     with autocast(choose_precision(precision, CPU), CPU):
         assert nn.functional.linear(torch.ones(2, 3), torch.ones(4, 3)).dtype == dtype
@@ -46,7 +47,33 @@ def test_auto_takes_bfloat16_only_where_the_processor_has_it(monkeypatch, precis
 @pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_gpus_compute_bfloat16_from_capability_8_on(monkeypatch, capability, native):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert computes_bf16(torch.device("cuda")) is native
+    assert gains_by_bf16(torch.device("cuda")) is native
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "vendor", "gains"),
+    [
+        (True, True, "GenuineIntel", True),
+        (True, False, "GenuineIntel", False),  # as slow as a virtual machine that hides AMX
+        (True, False, "AuthenticAMD", True),
+        (False, False, "AuthenticAMD", False),
+        (False, False, "GenuineIntel", False),
+    ],
+)
+def test_processors_gain_by_bfloat16_where_their_units_for_it_are_faster(monkeypatch, avx512_bf16, amx, vendor, gains):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(processor, "_facts", lambda: {"vendor_id": vendor})
+    assert gains_by_bf16(CPU) is gains
+
+
+def test_the_processor_is_named_by_the_system_or_by_python(monkeypatch):
+    monkeypatch.setattr(processor, "_facts", lambda: {"model name": "A fast one", "vendor_id": "GenuineIntel"})
+    assert (processor.name(), processor.is_intel()) == ("A fast one", True)
+    monkeypatch.setattr(processor, "_facts", dict)
+    monkeypatch.setattr(processor.platform, "processor", lambda: "Intel64 Family 6, GenuineIntel")
+    assert (processor.name(), processor.is_intel()) == ("Intel64 Family 6, GenuineIntel", True)
 
 
 def test_a_torch_without_onednn_is_never_asked_for_its_operators(monkeypatch):
