@@ -42,7 +42,7 @@ from nenya.training.optim import Schedule, set_optimizer
 from nenya.training.step import Step, pair_views, stack_views
 
 DATA = ("sst", "bt11", "rsscn7")
-BUDGETS = (2, 4, 8, 12, 16, 40)  # epochs of the first arm
+BUDGETS = (2, 3, 4, 8, 12, 16, 40)  # epochs of the first arm
 SEEDS = (0, 1, 2, 3)
 EVALUATION_SIZES = (32, 48)  # pixels
 REFERENCE = "defaults"
