@@ -185,7 +185,7 @@ def visit_all(folder: Path, rows: int, chromium: str, sizes: _Sizes) -> Figures:
     from playwright.sync_api import sync_playwright
 
     began = time.perf_counter()
-    with _server(folder) as (process, address):
+    with serve(folder) as (process, address):
         started = time.perf_counter() - began
         held = _memory(process.pid, "VmRSS")
         with sync_playwright() as playwright:
@@ -230,7 +230,8 @@ def _turn(page: Any, middle: tuple[float, float], radius: float, drag: float, be
 
 
 @contextlib.contextmanager
-def _server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serve(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A portal on a folder, while it is wanted: its process and its address."""
     command = [sys.executable, "-m", "nenya", "portal", str(folder), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
