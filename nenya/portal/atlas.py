@@ -215,7 +215,7 @@ class Atlas:
         if not there:
             return {"query": query, "numbers": [], "similarity": [], "exact": True}
         answer = self.searcher.search(
-            queries, min(k, there), min_distance_km=min_distance_km, min_hours=min_hours, among=among
+            queries, min(k, there), min_distance_km=min_distance_km, min_hours=min_hours, among=among, watch=stop.check
         )[0]
         return {
             "query": query,

@@ -12,6 +12,7 @@ multiplies blocks that stay in its cache, and no other pass over the data is mad
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,7 +103,12 @@ class ExactSearch:
         self._lengths = np.full(len(vectors), _UNKNOWN, np.float32)  # of the rows; NaN where one is no latent
 
     def nearest(
-        self, queries: Float, count: int, allowed: npt.NDArray[np.bool_], own: npt.NDArray[np.int64] | None = None
+        self,
+        queries: Float,
+        count: int,
+        allowed: npt.NDArray[np.bool_],
+        own: npt.NDArray[np.int64] | None = None,
+        watch: Callable[[], None] | None = None,
     ) -> list[Found]:
         """The nearest rows of each query.
 
@@ -111,6 +117,7 @@ class ExactSearch:
             count: How many; fewer are given where there are not so many.
             allowed: Which rows may be found [N]; the others are not looked at.
             own: The row that each query is itself [M], which is not found; -1 for none.
+            watch: Called before each block; what it raises ends the search.
 
         Returns:
             For each query what was found.
@@ -127,17 +134,27 @@ class ExactSearch:
         found: list[Found] = []
         for start in range(0, len(queries), some):
             part = slice(start, start + some)
-            found += self._pass(_Question.of(queries[part], own[part], count), allowed, length)
+            found += self._pass(_Question.of(queries[part], own[part], count), allowed, length, watch)
         return found
 
-    def _pass(self, question: _Question, allowed: npt.NDArray[np.bool_], length: int) -> list[Found]:
+    def _pass(
+        self,
+        question: _Question,
+        allowed: npt.NDArray[np.bool_],
+        length: int,
+        watch: Callable[[], None] | None,
+    ) -> list[Found]:
         """Go through all blocks once."""
-        blocks = (
-            block for block in self.vectors.blocks(length)
-            if allowed[block.place : block.place + block.stop - block.start].any()
-        )  # fmt: skip
+
+        def blocks() -> Iterator[Block]:
+            for block in self.vectors.blocks(length):
+                if watch is not None:
+                    watch()
+                if allowed[block.place : block.place + block.stop - block.start].any():
+                    yield block
+
         work = functools.partial(self._look_at, question, allowed)
-        for numbers, owners, values in in_threads(work, blocks):
+        for numbers, owners, values in in_threads(work, blocks()):
             question.add(numbers, owners, values)
         return question.answers(self.vectors.num_dims)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,6 +107,7 @@ class Searcher:
         min_distance_km: float | None = None,
         min_hours: float | None = None,
         among: npt.NDArray[np.bool_] | None = None,
+        watch: Callable[[], None] | None = None,
     ) -> list[Answer]:
         """Find the nearest cutouts of each query; a query that is a row of the latents is not its own neighbour.
 
@@ -117,6 +118,7 @@ class Searcher:
             min_distance_km: The least distance of the answer's cutouts from each other and from the query.
             min_hours: Likewise of their times.
             among: Which rows may be found at all [N]; None for all.
+            watch: Called now and then while latents are read; what it raises ends the search.
 
         Returns:
             An answer for each query.
@@ -144,7 +146,7 @@ class Searcher:
             if self._fewest(allowed, own) == 0:
                 raise OptionError(f"no usable cutout (beside the query) fulfils the condition {where!r}.")
         facts_apart = self._required("--min-distance-km and --min-hours") if apart.asks else None
-        return self._answers(queries, own, k, allowed, apart, facts_apart)
+        return self._answers(queries, own, k, allowed, apart, facts_apart, watch)
 
     def _fewest(self, allowed: npt.NDArray[np.bool_], own: npt.NDArray[np.int64]) -> int:
         """Rows that may be found, for the query that has the fewest."""
@@ -163,6 +165,7 @@ class Searcher:
         allowed: npt.NDArray[np.bool_],
         apart: Apart,
         facts: Facts | None,
+        watch: Callable[[], None] | None,
     ) -> list[Answer]:
         """Search, and look for more where too few of those found lie apart."""
         directions = np.stack([query.vector for query in queries])
@@ -171,7 +174,7 @@ class Searcher:
         while len(done) < len(queries):
             left = np.array([place for place in range(len(queries)) if place not in done])
             for place, (found, exact) in zip(
-                left, self._nearest(directions[left], count, allowed, own[left]), strict=True
+                left, self._nearest(directions[left], count, allowed, own[left], watch), strict=True
             ):
                 chosen = slice(0, k) if facts is None else thin(found.numbers, int(own[place]), k, apart, facts)
                 numbers = found.numbers[chosen]
@@ -182,14 +185,19 @@ class Searcher:
         return [done[place] for place in range(len(queries))]
 
     def _nearest(
-        self, queries: Float, count: int, allowed: npt.NDArray[np.bool_], own: npt.NDArray[np.int64]
+        self,
+        queries: Float,
+        count: int,
+        allowed: npt.NDArray[np.bool_],
+        own: npt.NDArray[np.int64],
+        watch: Callable[[], None] | None,
     ) -> list[tuple[Found, bool]]:
         """The nearest rows, and whether all were looked at: by the index, where it finds enough that are allowed."""
         answers: list[Any] = [None] * len(queries)
         if self._index is not None:
             answers = list(self._index.nearest(queries, count, allowed, own))
         left = [place for place, found in enumerate(answers) if found is None]
-        exact = self._exact.nearest(queries[left], count, allowed, own[left]) if left else []
+        exact = self._exact.nearest(queries[left], count, allowed, own[left], watch) if left else []
         for place, found in zip(left, exact, strict=True):
             answers[place] = found
         return [(found, place in left) for place, found in enumerate(answers)]

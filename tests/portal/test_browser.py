@@ -19,13 +19,16 @@ import uvicorn
 from playwright.sync_api import expect, sync_playwright
 
 from benchmarks.parts.portal import find_chromium
+from nenya.latents.command import latents as write_latents
 from nenya.portal.app import Portal
 from nenya.portal.atlas import Atlas
 from nenya.portal.files import Named
 from nenya.portal.guard import Guard
 from nenya.portal.still import write_static
 from nenya.search.searcher import Searcher
-from tests.portal.conftest import TOKEN, columns_of, latents_of, write_run
+from nenya.train import run as train
+from tests.portal.conftest import TOKEN, TRAIN, columns_of, latents_of, write_run
+from tests.portal.test_portal_map import write_map
 
 CHROMIUM = find_chromium()
 COUNTS = {"train": 400, "valid": 100}
@@ -301,6 +304,62 @@ def test_the_query_and_what_is_like_it(visit, run):
     page.get_by_label("Coordinates, latitude first").press("Enter")
     expect(page.locator(".query")).to_contain_text(re.compile(r"(train|valid):\d+"))
     eventually(lambda: near[state(page).get("query", 0)], lambda found: found >= near.max() - 1e-6)
+
+
+def test_a_cutout_of_one_s_own_asks_through_the_model(chromium, tiny, tmp_path):
+    trained = train(tiny(epochs=1))
+    write_latents(trained.folder, [], tmp_path / "latents.h5", space="h", dtype="float32", keys=None, views=1,
+                  resume=True, export=None)  # fmt: skip
+    with h5py.File(trained.opt.images_path) as file:
+        own = file["valid"][5]
+    np.save(tmp_path / "own.npy", own)
+    searcher = Searcher(tmp_path / "latents.h5")
+    wanted = searcher.search(searcher.encoder().of_arrays(tmp_path / "own.npy"), 10)[0].numbers.tolist()
+    assert wanted[0] == 24 + 5  # itself, among the validation cutouts
+    server, one = Server(tmp_path), Visit(chromium)
+    try:
+        page = one.open(server.address)
+        page.get_by_role("tab", name="More like this").click()
+        page.get_by_label("show", exact=True).fill("10")
+        page.get_by_label("show", exact=True).press("Enter")
+        page.get_by_label("Cutout as .npy").set_input_files(tmp_path / "own.npy")
+        answers = page.locator("section[aria-label='More like this'] .thumb")
+        expect(answers).to_have_count(10)
+        expect(page.locator(".query")).to_contain_text("own.npy")
+        assert [int(shown.get_attribute("data-number")) for shown in answers.all()] == wanted
+        one.check(server.base)
+        (tmp_path / "bad.npy").write_bytes(b"no array")
+        page.get_by_label("Cutout as .npy").set_input_files(tmp_path / "bad.npy")
+        expect(page.locator(".message.error")).to_contain_text("uploaded cutout")
+    finally:
+        one.context.close()
+        server.stop()
+
+
+def test_a_map_in_classes_shows_one_at_a_time(chromium, tmp_path):
+    run = write_run(tmp_path / "run")
+    _, of_class, _ = write_map(run)
+    server, one = Server(run), Visit(chromium)
+    try:
+        page = one.open(server.address)
+        pick = page.get_by_label("Class", exact=True)
+        assert pick.input_value() == "DT0"  # the larger one
+        assert pick.locator("option").all_inner_texts() == ["class DT0 (30)", "class DT1 (29)"]
+        assert selected(page) == (of_class == 0).sum()
+        pick.select_option("DT1")
+        expect(page.locator("[data-count]")).to_contain_text("29")
+        page.keyboard.press("Escape")  # nothing is selected beside the class, which stays
+        assert selected(page) == (of_class == 1).sum()
+        assert set(save(page, "Row list").read_text().split()) == {
+            f"train:{i}" if i < TRAIN else f"valid:{i - TRAIN}" for i in np.flatnonzero(of_class == 1)
+        }
+        state(page)  # the address follows after a moment
+        other = one.open(page.url, one.new_page())
+        assert other.get_by_label("Class", exact=True).input_value() == "DT1"
+        one.check(server.base)
+    finally:
+        one.context.close()
+        server.stop()
 
 
 def test_pointing_shows_the_cutout_and_a_click_asks(visit):

@@ -189,7 +189,8 @@ def test_work_that_nobody_wants_stops(run):
     atlas = Atlas(run, Named())
     for work in (lambda: atlas.places(stop), lambda: atlas.wire(2, stop),
                  lambda: atlas.require_sheets().sheet(np.arange(4), 16, "gray", None, stop),
-                 lambda: atlas.describe(np.arange(3), stop)):  # fmt: skip
+                 lambda: atlas.describe(np.arange(3), stop),
+                 lambda: atlas.searcher.search(atlas.searcher.rows(["train:1"]), 3, watch=stop.check)):  # fmt: skip
         with pytest.raises(GoneError):
             work()
 

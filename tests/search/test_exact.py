@@ -169,3 +169,26 @@ def test_a_file_that_shrinks_is_an_error(vectors):
         file.truncate(20_000)
     with pytest.raises(DataError, match="cannot be read"):
         ExactSearch(mine).nearest(unit(np.ones((1, 24))), 2, mine.usable)
+
+
+def test_a_search_that_is_no_longer_wanted_ends_between_blocks(vectors, monkeypatch):
+    monkeypatch.setattr(exact, "_BLOCK_NUMBERS", 16)
+    mine = vectors(np.random.default_rng(0).normal(size=(4000, 16)).astype(np.float32))
+    search, looked_at, calls = ExactSearch(mine), [], []
+    read = mine.read
+    monkeypatch.setattr(mine, "read", lambda block: looked_at.append(block) or read(block))
+
+    def watch():
+        calls.append(None)
+        if len(calls) > 20:
+            raise InterruptedError
+
+    query = unit(np.ones((1, 16)))
+    with pytest.raises(InterruptedError):
+        search.nearest(query, 3, mine.usable, watch=watch)
+    assert len(looked_at) <= 20
+    calls.clear()
+    whole = ExactSearch(mine).nearest(query, 3, mine.usable)
+    np.testing.assert_array_equal(
+        search.nearest(query, 3, mine.usable, watch=lambda: None)[0].numbers, whole[0].numbers
+    )
