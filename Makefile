@@ -31,8 +31,8 @@ demo: $(VENV)/.runtime  ## train on a synthetic ocean, evaluate, search, a page 
 quick: $(VENV)/.dev  ## the tests that only compute, for while you write
 	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist worksteal
 
-test: $(VENV)/.dev  ## the test-suite (6 to 7 minutes on 2 cores)
-	$(BIN)/pytest --numprocesses 3 --dist worksteal
+test: $(VENV)/.dev  ## the test-suite (about 5 minutes on 2 cores)
+	$(BIN)/pytest --numprocesses 5 --dist worksteal
 
 kernels: $(VENV)/.dev  ## the test-suite under five choices of kernels and threads; docs/reliability.md (about 15 minutes)
 	$(BIN)/python -m tests.kernels.settings

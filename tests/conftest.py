@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 # Tiny networks: more threads only wait for each other. Who asks for more gets them (`make kernels`), also in the
@@ -132,6 +133,13 @@ def tiny_file(image_file, tmp_path, narrow):
         return path
 
     return write
+
+
+def narrow_command(*arguments) -> list[str]:
+    """`nenya` with these arguments as a process of its own, with ResNets as narrow as by the fixture `narrow`."""
+    narrowed = "from nenya.models import resnet_big; resnet_big.STAGE_WIDTHS = (8, 16, 32, 64)"
+    code = f"import sys; {narrowed}; from nenya.cli import main; main(sys.argv[1:])"
+    return [sys.executable, "-c", code, *map(str, arguments)]
 
 
 def tiny_options(image_file, folder) -> dict:

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -16,6 +15,7 @@ from nenya.errors import CheckpointError, NenyaError, OptionError
 from nenya.train import TO_BE_CONTINUED, run
 from nenya.training.checkpoint import LAST, PREVIOUS, keep_previous, newest_whole, read_checkpoint
 from nenya.training.curves import load_curves
+from tests.conftest import narrow_command
 
 EVERY_STEP = 1e-9  # minutes
 
@@ -377,9 +377,7 @@ def test_a_longer_cosine_is_another_run(tiny):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_what_job_systems_send_saves_and_exits_with_75(tiny_file, name):
     options = tiny_file(epochs=500)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nenya", "train", str(options)], stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(narrow_command("train", options), stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "epoch 1/500" in line:
             break

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from nenya.params import complete_options
 from nenya.train import main, run
 from nenya.training.checkpoint import read_checkpoint
 from nenya.training.curves import load_curves
+from tests.conftest import narrow_command
 
 
 def weights(folder, name="last.pth"):
@@ -274,7 +274,7 @@ def test_a_failing_write_keeps_what_was_there(tiny, monkeypatch):
 
 def test_two_runs_at_once_in_one_folder_are_refused(tiny_file, tmp_path):
     options = tiny_file(epochs=500)
-    command = [sys.executable, "-m", "nenya", "train", str(options)]
+    command = narrow_command("train", options)
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         for line in first.stderr:
@@ -291,9 +291,7 @@ def test_two_runs_at_once_in_one_folder_are_refused(tiny_file, tmp_path):
 
 def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(tiny_file):
     options = tiny_file(epochs=500, print_freq=1)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nenya", "train", str(options)], stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(narrow_command("train", options), stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "epoch 2/500" in line:
             break
@@ -308,9 +306,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(tiny_file):
 
 def test_a_killed_run_leaves_a_whole_checkpoint(tiny_file):
     options = tiny_file(epochs=500)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nenya", "train", str(options)], stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(narrow_command("train", options), stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if re.search(r"epoch 2/500: loss", line):
             break

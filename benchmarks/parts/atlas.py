@@ -46,7 +46,7 @@ class _Side:
 def measure(quick: bool, folder: Path) -> Section:
     """Open the same map in both, in turn."""
     title = "Portal and embedding-atlas"
-    chromium, command = portal.find_chromium(), os.environ.get("EMBEDDING_ATLAS") or shutil.which("embedding-atlas")
+    chromium, command = portal.find_chromium(), find_command()
     if chromium is None or command is None:
         missing = "chromium" if chromium is None else "embedding-atlas"
         return Section(title, "The same points in both.", skipped=f"{missing} is not installed")
@@ -78,6 +78,11 @@ def measure(quick: bool, folder: Path) -> Section:
         "database in the browser; the portal's page takes the places of the points and fetches the rest when asked.",
         [Table(["points", "", "first picture, s", "ratio", "memory, MB"], lines)],
     )
+
+
+def find_command() -> str | None:
+    """Where embedding-atlas is, if it is installed."""
+    return os.environ.get("EMBEDDING_ATLAS") or shutil.which("embedding-atlas")
 
 
 def _visit(side: _Side, place: Path, chromium: str) -> tuple[float, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from benchmarks import imagery
 from benchmarks.measure import Series, fresh, interleave, ratio, rows_asked, seconds, throughput
 from benchmarks.results import Bar, Section, Table
+from nenya.console import silent
 from nenya.latents.run import write_latents
 from nenya.machine.device import autocast, choose_precision
 from nenya.models.inference import evaluating
@@ -42,11 +42,11 @@ _FULL = _Sizes(4_096, 32, rounds=3, at_least=10.0, counts=(100_000, 1_000_000))
 _QUICK = _Sizes(64, 8, rounds=1, at_least=0.0, counts=(256, 512))
 
 
+@silent()
 def measure(quick: bool, folder: Path) -> Section:
     """Encode cutouts of a gzip file, and tiny ones: NENYA_BENCH_ROWS=100000,10000000 replaces their numbers."""
     sizes = _QUICK if quick else _FULL
     counts = rows_asked(sizes.counts)
-    logging.getLogger("nenya").setLevel(logging.WARNING)
     file = imagery.write(folder / "c.h5", sizes.num_cutouts, compressed=True)
     model = _untrained(folder / "m.pth", random_jitter=[WINDOW, 5], image_size=sizes.image_size)
     numbers = itertools.count()

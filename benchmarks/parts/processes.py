@@ -19,11 +19,11 @@ class _Sizes:
     batches: tuple[int, ...]  # cutouts in a batch of all processes
     cutouts: int  # a multiple of each
     image_size: int  # pixels
+    processes: tuple[int, ...]
 
 
-_FULL = _Sizes((64, 256), 512, image_size=32)
-_QUICK = _Sizes((8,), 8, image_size=8)
-_PROCESSES = (1, 2)
+_FULL = _Sizes((64, 256), 512, image_size=32, processes=(1, 2))
+_QUICK = _Sizes((8,), 8, image_size=8, processes=(2,))
 
 
 def measure(quick: bool, folder: Path) -> Section:
@@ -32,7 +32,7 @@ def measure(quick: bool, folder: Path) -> Section:
     file = imagery.write(folder / "cutouts.h5", sizes.cutouts, compressed=True)
     rows = []
     for batch in sizes.batches:
-        for processes in _PROCESSES:
+        for processes in sizes.processes:
             rate, memory = _train(file, folder / f"{batch}_{processes}", batch, processes, sizes.image_size)
             rows.append([str(batch), str(processes), f"{rate:.0f}", f"{memory:.0f}"])
     return Section(

@@ -261,7 +261,7 @@ def _parse(content: bytes, name: str) -> npt.NDArray[Any]:
     there = len(content) - file.tell()
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != there:
         raise DataError(f"{name} is damaged: its shape {shape} of {dtype} does not fit its {there} bytes.")
-    values = np.frombuffer(content, dtype, offset=file.tell())
+    values = np.frombuffer(bytearray(content), dtype, offset=file.tell())  # torch wants what can be written
     return values.reshape(shape, order="F" if in_columns else "C")
 
 

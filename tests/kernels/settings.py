@@ -68,7 +68,7 @@ def _suite(variables: dict[str, str], *, interruptible: bool, quick: bool) -> tu
         "-p",
         "no:cacheprovider",
         "--numprocesses",
-        "2",
+        "4",
         "--dist",
         "worksteal",
         *(("-m", "not slow") if quick else ()),

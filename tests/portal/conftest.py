@@ -1,7 +1,6 @@
 """Runs to look at: latents, cutouts and a table, as large and as odd as a test asks."""
 
 import dataclasses
-import logging
 
 import h5py
 import numpy as np
@@ -105,7 +104,6 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def client(run):
     """A client of its portal."""
-    logging.getLogger("nenya").setLevel(logging.WARNING)
     return client_of(run)
 
 
