@@ -9,6 +9,7 @@ size: views of 32, 40 and 64 pixels, for equal epochs and for equal time. How lo
 of its own, ``rates``: run it alone and first, on a quiet machine; it takes a minute or two. How long others take does
 not matter.
 recipe: the arms of `benchmarks.recipe` in turn, for equal time by ``recipe/rates``, a cell like ``rates``.
+lightly: `benchmarks.lightly`, in an environment that has it: all sides in turn, so on a quiet machine.
 
 A cell is named by what it trains, e.g. ``sst/bf16/0`` (seed) or ``rsscn7/64/time``; ``--cells`` takes patterns, so that
 cells can be spread over processes. Every run appends a line of JSON to the output; runs that are there already are not
@@ -22,6 +23,7 @@ import dataclasses
 import fnmatch
 import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environment, recipe
+from benchmarks import environment, lightly, recipe
 from benchmarks.measure import Series, interleave, ratio
 from benchmarks.results import Table, markdown
 from examples.real_imagery import COMMON, EXPERIMENTS, experiment
@@ -47,6 +49,7 @@ RATES = "rates"  # the cell that trains nothing but measures how fast each size 
 RATES_EXPERIMENT = "sst"
 RATES_ROUNDS, RATES_STEPS = 5, 4
 RECIPE_RATES = f"recipe/{RATES}"
+LIGHTLY = f"lightly/{lightly.DATA}"
 NOT_RUN = "not run"
 FIGURES = {"retrieval": "view retrieval", "knn": "5-NN on h"}
 
@@ -56,7 +59,7 @@ class Cell:
     """One training; `RATES` and `RECIPE_RATES` are none, but what equal time rests on.
 
     Attributes:
-        question: "precision", "size" or "recipe".
+        question: "precision", "size", "recipe" or "lightly".
         name: Unique, e.g. "sst/bf16/0".
         experiment: Of `examples.real_imagery.EXPERIMENTS`.
         seed: Of the run.
@@ -78,7 +81,7 @@ class Cell:
     @property
     def rates(self) -> str:
         """The cell that measured how long a step takes."""
-        return RECIPE_RATES if self.arm else RATES
+        return RATES if self.question == "size" else RECIPE_RATES
 
 
 def all_cells() -> list[Cell]:
@@ -106,6 +109,7 @@ def all_cells() -> list[Cell]:
         Cell("recipe", f"recipe/{data}/{budget}/{arm}/{seed}", data, seed, {}, equal_time=True, arm=arm, budget=budget)
         for data, budget, seed, arm in recipe.names()
     ]
+    cells += [Cell("lightly", f"{LIGHTLY}/{seed}", lightly.DATA, seed, {}, equal_time=True) for seed in SEEDS]
     return cells
 
 
@@ -195,6 +199,7 @@ def page(rows: Sequence[Row]) -> str:
     lines += ["Untrained: view retrieval before training, which larger views raise by themselves.", ""]
     lines += [*markdown(size_table(rows)), ""]
     lines += _recipe_lines(rows)
+    lines += _lightly_lines(rows)
     places = dict.fromkeys("; ".join(row["environment"].values()) for row in rows)
     lines += ["## Measured on", "", *(f"- {place}" for place in places)] if places else []
     return "\n".join(lines) + "\n"
@@ -220,6 +225,22 @@ def _recipe_lines(rows: Sequence[Row]) -> list[str]:
     for size in recipe.EVALUATION_SIZES:
         lines += ["", f"### Views of {size} pixels", ""]
         lines += markdown(Table([*recipe.HEADS], recipe.lines(runs, rates, size)))
+    return [*lines, ""]
+
+
+def _lightly_lines(rows: Sequence[Row]) -> list[str]:
+    """The section beside lightly; nothing where it was not run."""
+    runs = [row for row in rows if row["cell"].startswith(f"{LIGHTLY}/")]
+    if not runs:
+        return []
+    lines = ["## Beside lightly", ""]
+    lines += [f"On *{lightly.DATA}*, all sides in turn: lightly trains as long as the defaults took for their"]
+    lines += [
+        f"{lightly.BUDGET} epochs. View retrieval by this code's validation views, of {lightly.SIZE} pixels, for all."
+    ]
+    lines += ["`benchmarks/lightly.py` says what is unequal."]
+    for row in runs:
+        lines += ["", f"Seed {row['seed']}:", "", *markdown(lightly.lines(row))]
     return [*lines, ""]
 
 
@@ -293,7 +314,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.learning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="folder of the HDF5 files")
-    parser.add_argument("--only", choices=("precision", "size", "recipe"), help="one question; all without it")
+    parser.add_argument(
+        "--only", choices=("precision", "size", "recipe", "lightly"), help="one question; all without it"
+    )
     parser.add_argument("--cells", nargs="+", default=["*"], metavar="PATTERN", help="which runs, e.g. 'sst/*'")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).with_name("learning.jsonl"), help="the runs' figures"
@@ -314,6 +337,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             row = step_rates(asked.data)
         elif cell.name == RECIPE_RATES:
             row = recipe_rates(asked.data)
+        elif cell.question == "lightly":
+            if not lightly.is_installed():
+                print(f"{cell.name} is left out: lightly is not installed", file=sys.stderr)
+                continue
+            found = lightly.figures(asked.data, rows[RECIPE_RATES]["rates"], cell.seed)
+            row = {"cell": cell.name, "question": "lightly", "seed": cell.seed} | found | _where()
         else:
             row = run_cell(cell, epochs_of(cell, rows.get(cell.rates)), asked.data)
         with asked.out.open("a") as file:

@@ -169,7 +169,7 @@ def figures(data: str, arm: str, epochs: int, seed: int, folder: Path) -> dict[s
         untrained = prepare(done.opt)
     at = {
         str(size): {
-            name: _measured(state.model, _evaluated_at(size, done.opt))
+            name: _measured(state.model, evaluated_at(size, done.opt))
             for name, state in (("trained", done), ("untrained", untrained))
         }
         for size in EVALUATION_SIZES
@@ -177,7 +177,8 @@ def figures(data: str, arm: str, epochs: int, seed: int, folder: Path) -> dict[s
     return {"seconds": seconds, "precision": str(choose_precision(opt.precision, done.step.device)), "at": at}
 
 
-def _evaluated_at(size: int, opt: Params) -> Params:
+def evaluated_at(size: int, opt: Params) -> Params:
+    """The options of a run, with views of one size to measure by."""
     return Params.from_dict(opt.dict | {"image_size": size, "image_size_schedule": None})
 
 
@@ -188,7 +189,7 @@ def _measured(model: Any, opt: Params) -> dict[str, Any]:  # noqa: ANN401
     """
     sets = [ImageFile(opt.images_path, key) for key in (opt.train_key, opt.valid_key or "")]
     columns = _places(opt.images_path, sets)
-    views = _features_of_views(model, Step.from_options(opt, next(model.parameters()).device), opt)
+    views = features_of_views(model, Step.from_options(opt, next(model.parameters()).device), opt)
     overlap, blocks = _overlap_and_blocks(columns, len(sets[0].usable), len(views[0]), sets[1].height)
     hits = np.stack([hits_of(views, None), hits_of(views, overlap)], axis=1)
     sums = block_sums(blocks, np.column_stack([np.full(len(hits), 2.0), hits]))
@@ -213,7 +214,7 @@ def _measured(model: Any, opt: Params) -> dict[str, Any]:  # noqa: ANN401
     return found
 
 
-def _features_of_views(model: Any, step: Step, opt: Params) -> Tensor:  # noqa: ANN401
+def features_of_views(model: Any, step: Step, opt: Params) -> Tensor:  # noqa: ANN401
     """Features h of both views of each validation cutout, as validation draws them: [2, N, F]."""
     parts, rows = [], []
     with step.arithmetic(), evaluating(model):

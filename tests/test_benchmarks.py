@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import conventional, imagery, learning, measure, parts, recipe, results
+from benchmarks import conventional, imagery, learning, lightly, measure, parts, recipe, results
 from benchmarks.__main__ import main
 from benchmarks.parts import atlas, portal
 from benchmarks.parts.reading import fancy, reading_loader, reopened
@@ -195,6 +195,33 @@ def test_the_tables_of_what_is_learned_say_what_was_not_run():
     assert "| sst | 40 | 2.0 | not run |" in page
     # 4 epochs that take four times as long as 12 at the reference size
     assert "| bt11 | 64 | 4.0 | 0.250 | not run | not run | not run | 1.33 | 4 | 0.500 | 0.750 | c0ffee0 |" in page
+
+
+def test_lightly_is_left_out_aloud_or_measured_like_the_rest(tmp_path, narrow, quick_pictures, monkeypatch, capfd):
+    with h5py.File(tmp_path / "sst_slstr_dev.h5", "w") as file:
+        file["train"] = np.random.default_rng(0).normal(size=(128, 1, 64, 64)).astype(np.float32)
+        file["valid"] = file["train"][:20]
+    monkeypatch.setattr(recipe, "COMMON", recipe.COMMON | {"on_collapse": "warn"})
+    monkeypatch.setattr(lightly, "BUDGET", 1)
+    rates = {f"{optimizer}/{size}": [1.0] for optimizer in ("sgd", "muon") for size in (32, 48)}
+    row = {"cell": "recipe/rates", "question": "recipe", "rates": rates}
+    out = tmp_path / "runs.jsonl"
+    out.write_text(json.dumps(row | {"environment": {"machine": "m", "commit": "c"}}) + "\n")
+    learning.main([str(tmp_path), "--cells", "lightly/sst/0", "--out", str(out)])
+    told = "lightly/sst/0 is left out: lightly is not installed" in capfd.readouterr().err
+    assert told == (not lightly.is_installed())
+    rows = [json.loads(line) for line in out.read_text().splitlines()][1:]
+    assert len(rows) == int(not told)
+    for row in rows:
+        assert list(row["sides"]) == [*lightly.ARMS, *lightly.SIDES]
+        assert all(0 <= side["retrieval_h"] <= 1 for side in row["sides"].values())
+
+
+def test_the_table_beside_lightly():
+    side = {"seconds": 100.4, "passes": 8, "retrieval_h": 0.5, "retrieval_z": 0.4321, "effective_rank": 89.6}
+    row = {"cell": "lightly/sst/0", "question": "lightly", "seed": 0, "sides": {"Nenya, defaults": side}}
+    page = learning.page([row | {"environment": {"machine": "m", "commit": "c"}}])
+    assert "| Nenya, defaults | 100 | 8.0 | 0.500 | 0.432 | 90 |" in page
 
 
 def recipe_rates():
