@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from benchmarks import conventional, imagery, learning, lightly, measure, parts, recipe, results
 from benchmarks.__main__ import main
-from benchmarks.parts import atlas, portal
+from benchmarks.parts import embedding_atlas, portal
 from benchmarks.parts.reading import fancy, reading_loader, reopened
 from benchmarks.parts.step import options
 from nenya.data.augment import Views, affine_map
@@ -92,7 +92,7 @@ def test_every_part_gives_rows_or_says_why_not(tmp_path, narrow, part):
     left_out = {
         "cuda": not torch.cuda.is_available(),
         "portal": browser is None,
-        "atlas": browser is None or atlas.find_command() is None,
+        "embedding_atlas": browser is None or embedding_atlas.find_command() is None,
     }
     assert bool(section["skipped"]) == left_out.get(part, False)
     assert section["skipped"] or all(table["rows"] for table in section["tables"])

@@ -383,3 +383,43 @@ def test_only_what_killed_writers_have_left_is_swept(tmp_path):
     sweep(tmp_path)
     assert names(tmp_path) == sorted([".a-unfinished-abcdefgh.pth", *kept, "other run"])
     assert names(tmp_path / "other run") == [left.name]
+
+
+@pytest.mark.parametrize("content", ["x12\n", " 12\n", "\n"])
+def test_a_lock_of_another_program_is_left_as_it_is(tmp_path, content):
+    (tmp_path / ".lock").write_text(content)
+    with pytest.raises(NenyaError, match=r"\.lock was not written by Nenya"), sole_writer(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == content
+
+
+def test_who_holds_a_folder_is_unknown_where_the_lock_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(*arguments, **named):
+        raise PermissionError
+
+    with sole_writer(tmp_path):
+        monkeypatch.setattr(Path, "read_text", refuse)
+        with pytest.raises(NenyaError, match=r"another run is writing .* \(process unknown\)"), sole_writer(tmp_path):
+            pass
+
+
+def test_a_note_that_is_longer_than_any_or_no_file_moves_nothing(tmp_path):
+    (tmp_path / "last.pth").write_text("newest")
+    note = tmp_path / ".earlier_run_1.json"
+    note.write_text('["last.pth"]' + 2**20 * " ")
+    with pytest.raises(NenyaError, match="was not written by Nenya"):
+        finish_setting_aside(tmp_path)
+    note.unlink()
+    os.mkfifo(note)  # reading it would wait for ever
+    with pytest.raises(NenyaError, match="was not written by Nenya"):
+        finish_setting_aside(tmp_path)
+    assert (tmp_path / "last.pth").read_text() == "newest"
+
+
+def test_a_note_that_another_process_has_removed_is_no_mistake(tmp_path, monkeypatch):
+    (tmp_path / "last.pth").write_text("newest")
+    monkeypatch.setattr(
+        files, "flush_to_disk", lambda folder: (tmp_path / ".earlier_run_1.json").unlink(missing_ok=True)
+    )
+    target = set_aside(tmp_path, [tmp_path / "last.pth"])
+    assert names(target) == ["last.pth"]

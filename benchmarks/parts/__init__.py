@@ -26,15 +26,15 @@ NAMES = (
     "search",
     "map",
     "portal",
-    "atlas",
+    "embedding_atlas",
     "evaluate",
     "cuda",
     "compile",
 )
 #: Only where they are asked for: they explain choices within Nenya, and take minutes.
 ON_DEMAND = (
-    "network", "accumulate", "optimizer", "processes", "granules", "latents", "search", "map", "portal", "atlas",
-    "evaluate", "compile",
+    "network", "accumulate", "optimizer", "processes", "granules", "latents", "search", "map", "portal",
+    "embedding_atlas", "evaluate", "compile",
 )  # fmt: skip
 
 

@@ -215,7 +215,7 @@ def _visit(page: Any, address: str, rows: int, drag: float) -> Visit:  # noqa: A
     _turn(page, middle, 40, drag, _FRAMES)
     frames = page.evaluate("window.frames")[3:]
     page.keyboard.press("l")
-    _turn(page, middle, 60, drag)
+    _turn(page, middle, 0.45 * min(box["width"], box["height"]), drag)
     page.wait_for_timeout(1000 * drag)
     lasso = page.evaluate("Math.max(...performance.getEntriesByName('filter').map((one) => one.duration))")
     numbers = ",".join(str(number) for number in np.linspace(0, rows - 1, 100).astype(int))

@@ -249,11 +249,51 @@ def _column(  # the table is pyarrow's, which has no type information
 
 
 def as_array(values: Any) -> npt.NDArray[Any]:  # noqa: ANN401  # pyarrow has no type information
-    """A column, or a part of one, in NumPy; instants in microseconds, UTC, NaT where there is none."""
+    """A column, or a part of one, in NumPy; instants in microseconds, UTC, NaT where there is none.
+
+    What NumPy cannot take (texts that are not UTF-8, times of day in nanoseconds) is there as texts.
+    """
+    import pyarrow
+
     if not str(values.type).startswith("timestamp"):
-        plain: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
+        try:
+            plain: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
+        except pyarrow.ArrowException:
+            plain = np.array(_as_texts(values), object)
         return plain
     return np.asarray(values.cast("timestamp[us]", safe=False).to_numpy(zero_copy_only=False)).astype("datetime64[us]")
+
+
+def as_python(values: Any) -> list[Any]:  # noqa: ANN401  # pyarrow has no type information
+    """A column, or a part of one, as Python has it; None where a value is not known.
+
+    What Python cannot take (years beyond 9999, time zones that are not known, texts that are not UTF-8) is there as
+    texts.
+    """
+    import pyarrow
+
+    try:
+        plain: list[Any] = values.to_pylist()
+    except (ValueError, OverflowError, pyarrow.ArrowException):
+        return _as_texts(values)
+    return plain
+
+
+def _as_texts(values: Any) -> list[str | None]:  # noqa: ANN401  # pyarrow has no type information
+    import pyarrow
+
+    types = pyarrow.types
+    if types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    kind = values.type
+    if types.is_timestamp(kind) or types.is_date(kind) or types.is_duration(kind):
+        utc = "Z" if types.is_timestamp(kind) else ""
+        return [None if np.isnat(value) else f"{value}{utc}" for value in values.to_numpy(zero_copy_only=False)]
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        raw = values.cast(pyarrow.large_binary()).to_pylist()
+        return [None if value is None else value.decode("utf-8", "replace") for value in raw]
+    texts: list[str | None] = values.cast(pyarrow.string()).to_pylist()
+    return texts
 
 
 def about(path: str | os.PathLike[str]) -> dict[str, str]:

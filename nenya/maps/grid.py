@@ -12,6 +12,7 @@ from nenya.errors import OptionError
 #: Percentiles of the coordinates between which the grid lies.
 BETWEEN = (0.05, 99.95)
 MOST = 100
+_MANY = 2_000  # one of them is 0.05 %
 
 Float = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -42,7 +43,9 @@ class Grid:
         """
         if not 1 <= side <= MOST:
             raise OptionError(f"--grid: found {side}, expected 1 to {MOST} cells along a side.")
-        ends = np.percentile(coordinates.astype(np.float64), BETWEEN, axis=0)
+        # Among few, the percentiles would lie between the outermost places and the next, and cut off as many as four.
+        between = BETWEEN if len(coordinates) >= _MANY else (0, 100)
+        ends = np.percentile(coordinates.astype(np.float64), between, axis=0)
         # Places that are all the same get a grid around them.
         flat = ends[1] <= ends[0]
         ends += np.where(flat, [[-0.5], [0.5]], 0.0)

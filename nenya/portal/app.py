@@ -30,8 +30,9 @@ from nenya.portal.asked import Asked, read_body, require_numbers
 from nenya.portal.atlas import Atlas
 from nenya.portal.download import Download, held, spool
 from nenya.portal.palettes import NAMES, palette
-from nenya.portal.saving import FORMATS, pack, save, unpack
+from nenya.portal.saving import FORMATS, pack, require_format, save, unpack
 from nenya.portal.work import GoneError, Stop
+from nenya.search.queries import Query
 
 _MOST_QUESTION = 2**16  # bytes of a question in JSON
 _MOST_UPLOAD = 8 * 2**20  # bytes of an uploaded cutout
@@ -54,6 +55,7 @@ class Portal:
     def __init__(self, atlas: Atlas, ending: threading.Event | None = None) -> None:
         self._atlas, self._ending = atlas, ending
         self._small = anyio.CapacityLimiter(2 * num_cores())  # threads
+        self._encoding = anyio.CapacityLimiter(1)  # the network takes all cores
         self._large = anyio.CapacityLimiter(1)  # work whose result is as long as the table
 
     def app(self) -> Starlette:
@@ -126,13 +128,22 @@ class Portal:
     async def _search(self, request: Request) -> Response:
         asked = Asked(_json(await read_body(request, _MOST_QUESTION)))
         number = asked.one_row("numbers", len(self._atlas.vectors))
-        find = functools.partial(self._atlas.like, number, **_conditions(asked))
-        return JSONResponse(await self._work(request, lambda stop: find(stop=stop)))
+        conditions = _conditions(asked)
+        query = await self._work(request, lambda stop: self._atlas.query(number))
+        return await self._like(request, query, **conditions)
 
     async def _upload(self, request: Request) -> Response:
         conditions = _conditions(Asked(request.query_params))
         content = await read_body(request, _MOST_UPLOAD)
-        find = functools.partial(self._atlas.like_upload, content, **conditions)
+        query = await self._work(request, lambda stop: self._atlas.uploaded(content), self._encoding)
+        return await self._like(request, query, **conditions)
+
+    async def _like(self, request: Request, query: Query, *, where: str, **conditions: Any) -> Response:  # noqa: ANN401
+        among = None
+        if where:
+            fulfilling = functools.partial(self._atlas.require_columns().fulfilling, where)
+            among = await self._work(request, fulfilling, self._large)
+        find = functools.partial(self._atlas.like, query, among, **conditions)
         return JSONResponse(await self._work(request, lambda stop: find(stop=stop)))
 
     async def _where(self, request: Request) -> Response:
@@ -143,8 +154,7 @@ class Portal:
 
     async def _save(self, request: Request) -> Response:
         kind = request.query_params.get("format", "")
-        if kind not in FORMATS:
-            raise OptionError(f"found the format {kind!r}, expected one of {', '.join(FORMATS)}.")
+        require_format(kind)
         count = len(self._atlas.vectors)
         chosen = unpack(await read_body(request, -(-count // 8)), count)
         file = await self._work(request, lambda stop: save(self._atlas, kind, chosen, stop), self._large)
@@ -189,7 +199,7 @@ def _conditions(asked: Asked) -> dict[str, Any]:
     """What a search is asked for beside its query."""
     return {
         "k": asked.whole("k", 20, 1, 1000),
-        "where": asked.text("where", "") or None,
+        "where": asked.text("where", ""),
         "min_distance_km": asked.number("min_distance_km"),
         "min_hours": asked.number("min_hours"),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nenya import __version__
-from nenya.errors import DataError, OptionError
+from nenya.errors import OptionError
 from nenya.maps.regions import REGIONS
 from nenya.portal import files, plane
 from nenya.portal.columns import Column, Columns
@@ -21,7 +20,7 @@ from nenya.portal.palettes import NAMES
 from nenya.portal.rows import TableRows
 from nenya.portal.sheets import Sheets
 from nenya.portal.work import Stop
-from nenya.search.queries import Encoder
+from nenya.search.queries import Encoder, Query
 from nenya.search.searcher import Searcher
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,6 @@ class Atlas:
         taken = [] if self.columns is None else [column.name for column in self.columns.all]
         self.own = own_columns(self.vectors, self.plane, taken)
         self.sheets = None if pixels is None else Sheets(self.vectors, pixels)
-        self._encoding = threading.Lock()
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -90,7 +88,9 @@ class Atlas:
         if column.kind == "text":
             raise OptionError(f"the column {column.name!r} is no column of numbers, times or categories.")
         first = len(self.all_columns) - len(self.own)
-        return self.own[index - first].codes() if index >= first else self.require_columns().wire(column, stop)
+        if index < first:
+            return self.require_columns().wire(column, stop)
+        return self.own[index - first].codes(np.arange(len(self.vectors)))
 
     def describe(self, numbers: npt.NDArray[np.int64], stop: Stop) -> list[dict[str, Any]]:
         """Some latents: number, key and row, and what the table tells.
@@ -170,12 +170,12 @@ class Atlas:
             "palettes": list(NAMES),
         }
 
-    def like(self, number: int, **asked: Any) -> dict[str, Any]:  # noqa: ANN401  # as for `_nearest`
-        """The cutouts most like one of the latents."""
-        return self._nearest(self.searcher.rows([self.vectors.name(number)]), **asked)
+    def query(self, number: int) -> Query:
+        """One of the latents, to search for its like."""
+        return self.searcher.rows([self.vectors.name(number)])[0]
 
-    def like_upload(self, content: bytes, **asked: Any) -> dict[str, Any]:  # noqa: ANN401  # as for `_nearest`
-        """The cutouts most like one that is uploaded, a ``.npy`` file.
+    def uploaded(self, content: bytes) -> Query:
+        """A cutout that is uploaded, a ``.npy`` file; for one thread at a time.
 
         Raises:
             OptionError: The model is not there.
@@ -183,42 +183,44 @@ class Atlas:
         """
         if self.model is None:
             raise OptionError("the model that made the latents is not there: start the portal with --model FILE.")
-        with self._encoding:
-            queries = self.encoder.of_bytes(content, "uploaded cutout")
-        if len(queries) != 1:
-            raise DataError(f"found {len(queries)} cutouts in the file, expected one.")
-        return self._nearest(queries, **asked)
+        return self.encoder.of_bytes(content, "uploaded cutout")
 
-    def _nearest(
+    def like(
         self,
-        queries: Any,  # noqa: ANN401  # a list of one
+        query: Query,
+        among: npt.NDArray[np.bool_] | None,
         *,
         k: int,
-        where: str | None,
         min_distance_km: float | None,
         min_hours: float | None,
         stop: Stop,
     ) -> dict[str, Any]:
-        """Search for one query.
+        """The cutouts most like a query.
+
+        Args:
+            query: What is searched for.
+            among: Which latents may be found [N]; None for all that are usable.
+            k: How many at most.
+            min_distance_km: How far they lie apart; None for any.
+            min_hours: The same in time.
+            stop: Ends the search.
 
         Raises:
-            OptionError: A condition that cannot be used.
+            OptionError: None of `among` can be found.
         """
-        among = None if where is None else self.require_columns().fulfilling(where, stop)
         allowed = self.vectors.usable if among is None else self.vectors.usable & among
-        own = queries[0].own
-        there = int(allowed.sum()) - bool(own >= 0 and allowed[own])
+        there = int(allowed.sum()) - bool(query.own >= 0 and allowed[query.own])
         if not there and among is not None:
-            raise OptionError(f"no usable cutout (beside the query) fulfils the condition {where!r}.")
+            raise OptionError("no usable cutout (beside the query) fulfils the condition.")
         stop.check()
-        query = {"number": own if own >= 0 else None, "name": queries[0].name}
+        told = {"number": query.own if query.own >= 0 else None, "name": query.name}
         if not there:
-            return {"query": query, "numbers": [], "similarity": [], "exact": True}
+            return {"query": told, "numbers": [], "similarity": [], "exact": True}
         answer = self.searcher.search(
-            queries, min(k, there), min_distance_km=min_distance_km, min_hours=min_hours, among=among, watch=stop.check
+            [query], min(k, there), min_distance_km=min_distance_km, min_hours=min_hours, among=among, watch=stop.check
         )[0]
         return {
-            "query": query,
+            "query": told,
             "numbers": answer.numbers.tolist(),
             "similarity": np.round(answer.similarity, 6).tolist(),
             "exact": answer.exact,

@@ -106,8 +106,14 @@ class Columns:
         Yields:
             The numbers of the rows that are latents, in the order of the table, and these rows as a
             `pyarrow.RecordBatch`.
+
+        Raises:
+            DataError: The table cannot be read, or has changed since it was opened: what was yielded is to be thrown
+                away.
         """
         import pyarrow
+
+        self.facts.require_unchanged()
 
         place = 0
         for batch in table.batches(self.facts.path, names, rows):
@@ -119,6 +125,7 @@ class Columns:
                 yield numbers, batch
             elif mine.any():
                 yield numbers[mine], batch.take(np.flatnonzero(mine))
+        self.facts.require_unchanged()
         pyarrow.default_memory_pool().release_unused()  # it keeps what a whole pass has needed
 
     def wire(self, column: Column, stop: Stop) -> npt.NDArray[Any]:
@@ -150,19 +157,12 @@ class Columns:
         """
         condition = self.facts.condition(text)
         names = [name for name in condition.columns if name in self.facts.names]
-        if any(self._has_gaps_in_truth(name) for name in names):  # a part without a value would tell no kind
-            return self.facts.fulfilling(condition)
         found = np.zeros(len(self.facts.rows), bool)
         for numbers, batch in self.batches(names or self.facts.names[:1], stop):
             values = {name: self._plain(name, batch) for name in names}
             missing = set(condition.columns) - set(names)
             found[numbers] = condition(values | {name: self._keys_of(numbers) for name in missing})
         return found
-
-    def _has_gaps_in_truth(self, name: str) -> bool:
-        kind = str(_plain_type(self._file.schema_arrow.field(name).type))
-        column = self.named(name)
-        return kind == "bool" and column is not None and column.known < len(self.facts.rows)
 
     def _keys_of(self, numbers: Rows) -> npt.NDArray[Any]:
         latents = self.facts.vectors.latents
@@ -204,13 +204,16 @@ class Columns:
 
     def _as_text(self, field: Any) -> dict[str, Any]:  # noqa: ANN401  # pyarrow has no type information
         different: set[str] = set()
-        known = 0
+        known, readable = 0, True
         for _, batch in self._values(field):
             values = _decoded(batch.column(field.name))
             known += len(values) - values.null_count
-            if len(different) <= MOST:
-                different |= {value for value in values.unique().to_pylist() if value is not None}
-        if len(different) > MOST:
+            if readable and len(different) <= MOST:
+                try:
+                    different |= {value for value in values.unique().to_pylist() if value is not None}
+                except UnicodeDecodeError:  # shown with what can be read of them
+                    readable = False
+        if not readable or len(different) > MOST:
             return {"kind": "text", "known": known, "low": None, "high": None}
         return _categories(sorted(different), known)
 
@@ -282,7 +285,7 @@ def _times(values: Any) -> Any:  # noqa: ANN401  # pyarrow has no type informati
 
     plain = _decoded(values)
     if _is_text_type(plain.type):
-        texts = as_times(plain.to_numpy(zero_copy_only=False))
+        texts = as_times(table.as_array(plain))
         instants = texts if texts.dtype.kind == "M" else None
     else:
         days = pyarrow.types.is_date(plain.type)

@@ -95,8 +95,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise OptionError(f"--host: {host!r} cannot be used: {error.strerror or error}.") from error
+    except (OSError, UnicodeError) as error:  # the latter for what can be no name
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"--host: {host!r} cannot be used: {reason}.") from error
     try:
         if os.name != "nt":  # there it would let two servers share a port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -116,10 +117,10 @@ def _answer_until_stopped(atlas: Atlas, listening: socket.socket, given: Given) 
     from nenya.portal.app import Portal
     from nenya.portal.guard import Guard
 
-    token, ending = secrets.token_urlsafe(), threading.Event()
+    token, once, ending = secrets.token_urlsafe(), secrets.token_urlsafe(), threading.Event()
     everywhere = _is_every_address(given.host)
     names = {given.host, *((socket.gethostname(), socket.getfqdn()) if everywhere else ())}
-    app = Guard(Portal(atlas, ending).app(), token, names, any_address=everywhere)
+    app = Guard(Portal(atlas, ending).app(), token, names, once=once, any_address=everywhere)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_WAIT, ws="none",
         lifespan="off", proxy_headers=False,
@@ -132,7 +133,8 @@ def _answer_until_stopped(atlas: Atlas, listening: socket.socket, given: Given) 
             ending.set()
             super().handle_exit(sig, frame)
 
-    address = f"http://{_shown_host(given.host, everywhere)}:{listening.getsockname()[1]}/?token={token}"
+    base = f"http://{_shown_host(given.host, everywhere)}:{listening.getsockname()[1]}/"
+    address = f"{base}?token={token}"
     if not _is_loopback(given.host):
         logger.warning(
             "--host %s: everybody who reaches this machine by the network and has the address below can see the data; "
@@ -141,7 +143,7 @@ def _answer_until_stopped(atlas: Atlas, listening: socket.socket, given: Given) 
     say(address)
     logger.info("Ctrl-C ends the portal")
     if given.browser and _has_display():
-        threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
+        threading.Thread(target=_open_browser, args=(f"{base}?once={once}",), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         Server(config).run(sockets=[listening])
 

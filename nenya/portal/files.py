@@ -65,8 +65,11 @@ def open_table(named: Path | None, vectors: Vectors, folders: Iterable[Path]) ->
         NenyaError: The one that is named, or remembered, cannot be used.
     """
     found = find_table(named, vectors, None)
-    if found is not None or vectors.latents.about.table.get("name"):
+    if found is not None:
         return found
+    if remembered := vectors.latents.about.table.get("name"):
+        logger.warning("no columns, no globe: the cutout table %s is not there; give it with --table", remembered)
+        return None
     fitting, reasons = [], []
     for path in _unique(path for folder in folders for path in _files(folder, (".parquet",))):
         if map_format(path) is not None:

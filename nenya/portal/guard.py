@@ -41,13 +41,18 @@ class Guard:
     Args:
         app: What answers the others.
         token: The token of this run.
+        once: Stands for the token in one visit, which is sent on to the address with the token: other users of the
+            machine see with which address a browser was started.
         hosts: Names that the machine is asked by, beside `LOOPBACK`.
         any_address: Whether it may also be asked by any address in figures, as a server of all networks is; a name
             that was made to point here is none.
     """
 
-    def __init__(self, app: ASGIApp, token: str, hosts: Iterable[str] = (), *, any_address: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str, hosts: Iterable[str] = (), *, once: str | None = None, any_address: bool = False
+    ) -> None:
         self._app, self._token, self._any = app, token.encode(), any_address
+        self._once = None if once is None else once.encode()
         self._hosts = {_bare(host) for host in (*LOOPBACK, *hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +70,9 @@ class Guard:
             await send(message)
 
         refused = self._refusal(scope)
-        if refused is None:
+        if self._is_first_visit(scope):
+            await _answer(guarded, 303, "text/plain", b"", b"/?token=" + self._token)
+        elif refused is None:
             await self._app(scope, receive, guarded)
         else:
             await _answer(guarded, *refused)
@@ -82,11 +89,19 @@ class Guard:
                 return None
             return 403, "application/json", _error("the token is missing or wrong: open the address that was printed.")
         if path in ("/", "/index.html"):
-            asked = parse_qs(scope.get("query_string", b""), max_num_fields=20) if _few(scope) else {}
-            tokens = asked.get(b"token", [])
+            tokens = _asked(scope, b"token")
             if len(tokens) != 1 or not self._is_token(tokens[0]):
                 return 403, "text/html; charset=utf-8", _REFUSED.encode()
         return None
+
+    def _is_first_visit(self, scope: Scope) -> bool:
+        if self._once is None or scope["path"] != "/" or not self._is_for_us(_headers(scope, b"host")):
+            return False
+        given = _asked(scope, b"once")
+        if len(given) != 1 or not hmac.compare_digest(given[0], self._once):
+            return False
+        self._once = None
+        return True
 
     def _is_token(self, given: bytes) -> bool:
         return bool(hmac.compare_digest(given, self._token))
@@ -101,8 +116,10 @@ class Guard:
         return host in self._hosts or (self._any and _is_address(host))
 
 
-def _few(scope: Scope) -> bool:
-    return bytes(scope.get("query_string", b"")).count(b"&") < 20
+def _asked(scope: Scope, name: bytes) -> list[bytes]:
+    """The values of a name in the address."""
+    text = bytes(scope.get("query_string", b""))
+    return parse_qs(text, max_num_fields=20).get(name, []) if text.count(b"&") < 20 else []
 
 
 def _bare(host: str) -> str:
@@ -131,10 +148,11 @@ def _error(message: str) -> bytes:
     return json.dumps({"error": message}).encode()
 
 
-async def _answer(send: Send, status: int, kind: str, body: bytes) -> None:
+async def _answer(send: Send, status: int, kind: str, body: bytes, location: bytes | None = None) -> None:
     headers: list[tuple[bytes, bytes]] = [
         (b"content-type", kind.encode()),
         (b"content-length", str(len(body)).encode()),
+        *([(b"location", location)] if location is not None else []),
     ]
     start: MutableMapping[str, Any] = {"type": "http.response.start", "status": status, "headers": headers}
     await send(start)

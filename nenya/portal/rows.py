@@ -55,6 +55,7 @@ class TableRows:
                 return self._kept[group]
             with table.reading(f"the cutout table {self._facts.path}"):
                 found = self._file.read_row_group(group)
+            self._facts.require_unchanged()
             self._kept[group] = found
             while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > _MOST_KEPT:
                 self._kept.popitem(last=False)

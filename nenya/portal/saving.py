@@ -55,6 +55,16 @@ def pack(chosen: npt.NDArray[np.bool_]) -> bytes:
     return np.packbits(chosen, bitorder="little").tobytes()
 
 
+def require_format(kind: str) -> None:
+    """Refuse what is none of `FORMATS`.
+
+    Raises:
+        OptionError: It is none.
+    """
+    if kind not in FORMATS:
+        raise OptionError(f"found the format {kind!r}, expected one of {', '.join(FORMATS)}.")
+
+
 def save(atlas: Atlas, kind: str, chosen: npt.NDArray[np.bool_], stop: Stop) -> IO[bytes]:
     """Write a selection.
 
@@ -71,11 +81,10 @@ def save(atlas: Atlas, kind: str, chosen: npt.NDArray[np.bool_], stop: Stop) -> 
         OptionError: There is no such format, or the cutouts are not there.
         DataError: A file cannot be read, or there is no room.
     """
+    require_format(kind)
     writers: dict[str, Callable[[Atlas, npt.NDArray[np.bool_], IO[bytes], Stop], None]] = {
         "csv": _csv, "parquet": _parquet, "rows": _rows, "hdf5": _hdf5,
     }  # fmt: skip
-    if kind not in writers:
-        raise OptionError(f"found the format {kind!r}, expected one of {', '.join(FORMATS)}.")
     with nameless_file() as file:
         writers[kind](atlas, chosen, file, stop)
     return file

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nenya.data import table
 from nenya.errors import OptionError
 from nenya.files import atomic_write
 from nenya.search.facts import Facts
@@ -74,8 +75,7 @@ def values_of(column: Any) -> list[Any]:  # noqa: ANN401  # pyarrow has no type 
 
     if pyarrow.types.is_timestamp(column.type):  # Python's times have no nanoseconds
         column = column.cast(pyarrow.timestamp("us", column.type.tz), safe=False)
-    values: list[Any] = column.to_pylist()
-    return values
+    return table.as_python(column)
 
 
 def write(
@@ -110,9 +110,9 @@ def lines(answers: Sequence[Answer], facts: Facts | None) -> list[str]:
     names = [name for name in (*OWN, *_SHOWN) if name in columns]
     if len(answers) == 1:
         names.remove("query")
-    table = [names] + [[_short(columns[name][row]) for name in names] for row in range(len(columns["rank"]))]
-    widths = [max(len(line[column]) for line in table) for column in range(len(names))]
-    return ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in table]
+    cells = [names] + [[_short(columns[name][row]) for name in names] for row in range(len(columns["rank"]))]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    return ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
 
 
 def _short(value: Any) -> str:  # noqa: ANN401  # of any kind
@@ -153,15 +153,15 @@ def _as_csv(columns: Columns) -> str:
 
 def _write_parquet(path: Path, answers: Sequence[Answer], facts: Facts | None, about: Mapping[str, Any]) -> None:
     pyarrow = _pyarrow()
-    table = pyarrow.table(columns_of(answers, None))
+    made = pyarrow.table(columns_of(answers, None))
     if facts is not None:
         told = facts.take(_numbers(answers))
         for field in told.schema:
             if field.name not in OWN:
-                table = table.append_column(field, told.column(field.name))
-    table = table.replace_schema_metadata({"nenya_search": json.dumps(about)})
+                made = made.append_column(field, told.column(field.name))
+    made = made.replace_schema_metadata({"nenya_search": json.dumps(about)})
     with atomic_write(path) as temporary:
-        pyarrow.parquet.write_table(table, temporary, compression="zstd")
+        pyarrow.parquet.write_table(made, temporary, compression="zstd")
 
 
 def _pyarrow() -> Any:  # noqa: ANN401  # pyarrow has no type information

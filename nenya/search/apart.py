@@ -9,6 +9,7 @@ in the answer. Rows whose place (or time) is not known are left out, since nothi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,9 @@ class Apart:
         return bool(self.km) or bool(self.hours)
 
 
-def thin(numbers: Rows, own: int, count: int, apart: Apart, facts: Facts) -> Rows:
+def thin(
+    numbers: Rows, own: int, count: int, apart: Apart, facts: Facts, watch: Callable[[], None] | None = None
+) -> Rows:
     """Which of some rows stay.
 
     Args:
@@ -52,6 +55,7 @@ def thin(numbers: Rows, own: int, count: int, apart: Apart, facts: Facts) -> Row
         count: How many at most.
         apart: How far.
         facts: Places and times.
+        watch: Called again and again; what it raises ends the work.
 
     Returns:
         Places in `numbers`, rising.
@@ -68,6 +72,8 @@ def thin(numbers: Rows, own: int, count: int, apart: Apart, facts: Facts) -> Row
             left &= ~_within(times, all_times[own], apart.hours or 0)
     chosen: list[int] = []
     while left.any() and len(chosen) < count:
+        if watch is not None:
+            watch()
         first = int(np.argmax(left))
         chosen.append(first)
         left[first] = False

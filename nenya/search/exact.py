@@ -248,7 +248,11 @@ class _Question:
             return
         self._waiting.append((numbers, owners, values))
         self._num_waiting += len(numbers)
-        if np.isneginf(self.reach).any() or self._num_waiting > self._num_kept + 16 * len(self.queries):
+        if np.isneginf(self.reach).any():  # sorted seldom enough that very many wanted rows are not sorted for ever
+            enough = max(self.count, 2 * self._num_kept)
+        else:
+            enough = self._num_kept + 16 * len(self.queries) + 1
+        if self._num_waiting >= enough:
             self._throw_away()
 
     def _throw_away(self) -> None:

@@ -43,10 +43,23 @@ class Facts:
     def __init__(self, path: str | os.PathLike[str], vectors: Vectors) -> None:
         self.path = Path(path)
         self.vectors = vectors
+        self._seen = _stamp(self.path)
         self.names = table.names(self.path)
         _require_match(self.path, vectors)
         self.rows = self._rows_of_table()
         self._columns: dict[str, npt.NDArray[Any]] = {}
+
+    def require_unchanged(self) -> None:
+        """See that the file is the one whose rows were found; to be called after something was read of it.
+
+        Raises:
+            DataError: It was replaced, changed or taken away since.
+        """
+        if _stamp(self.path) != self._seen:
+            raise DataError(
+                f"the cutout table {self.path} has changed since it was opened, so its rows may be others now: start "
+                "again, or put it back as it was."
+            )
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column, one value for each of the latents [N]."""
@@ -55,13 +68,17 @@ class Facts:
                 counts = [self.vectors.latents.num_rows(key) for key in self.vectors.latents.keys]
                 self._columns[name] = np.repeat(self.vectors.latents.keys, counts)
             else:
-                values = table.columns(self.path, [name])[name][self.rows]
+                values = table.columns(self.path, [name])[name]
+                self.require_unchanged()
+                values = values[self.rows]
                 self._columns[name] = as_times(values) if name in TIMES else values
         return self._columns[name]
 
     def take(self, numbers: Rows) -> Any:  # noqa: ANN401  # pyarrow has no type information
         """Rows with all columns, as a `pyarrow.Table`."""
-        return table.take(self.path, self.rows[numbers])
+        found = table.take(self.path, self.rows[numbers])
+        self.require_unchanged()
+        return found
 
     def condition(self, text: str) -> Condition:
         """Read a condition on the columns, and on ``key``.
@@ -119,6 +136,15 @@ class Facts:
         latents = self.vectors.latents
         counts = {key: latents.num_rows(key) for key in latents.keys}
         return np.concatenate(list(rows_in_table(self.path, counts, latents.about).values()))
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """By what a file is known again without reading it; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def as_times(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

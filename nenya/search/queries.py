@@ -95,27 +95,28 @@ class Encoder:
         Raises:
             DataError: It cannot be read, or is not of such a shape.
         """
-        return self._of_array(_load(Path(path)), str(path), Path(path).name)
+        return self._of_cutouts(self._cutouts_of(_load(Path(path)), str(path)), str(path), Path(path).name)
 
-    def of_bytes(self, content: bytes, name: str) -> list[Query]:
-        """Queries of the content of a ``.npy`` file, as `of_arrays` makes them; it may come from anybody.
+    def of_bytes(self, content: bytes, name: str) -> Query:
+        """The query of the content of a ``.npy`` file with one cutout; it may come from anybody.
 
         Args:
             content: The bytes. No more memory is taken than they need.
             name: For messages.
 
         Raises:
-            DataError: As for `of_arrays`.
+            DataError: As for `of_arrays`, or there are several.
         """
-        return self._of_array(_parse(content, name), name, name)
+        cutouts = self._cutouts_of(_parse(content, name), name)
+        if len(cutouts) > 1:
+            raise DataError(f"found {len(cutouts):,} cutouts in the file, expected one.")
+        return self._of_cutouts(cutouts, name, name)[0]
 
-    def _of_array(self, stored: npt.NDArray[Any], path: str, name: str) -> list[Query]:
-        """Queries of pixels.
+    def _cutouts_of(self, stored: npt.NDArray[Any], path: str) -> npt.NDArray[Any]:
+        """Pixels as [B, C, H, W].
 
-        Args:
-            stored: The pixels.
-            path: What they are, for messages.
-            name: Of the queries.
+        Raises:
+            DataError: They are of another shape.
         """
         if stored.ndim == 3:
             several = stored.shape[0] not in self.trained.channels and 1 in self.trained.channels
@@ -126,6 +127,16 @@ class Encoder:
             raise DataError(
                 f"{path} has the shape {stored.shape}; expected a cutout [H, W] or [C, H, W], or several [B, C, H, W]."
             )
+        return stored
+
+    def _of_cutouts(self, stored: npt.NDArray[Any], path: str, name: str) -> list[Query]:
+        """Queries of pixels.
+
+        Args:
+            stored: The pixels [B, C, H, W].
+            path: What they are, for messages.
+            name: Of the queries.
+        """
         names = [name] if len(stored) == 1 else [f"{name}[{number}]" for number in range(len(stored))]
         opt = self.trained.opt
         packing = Packing.of(stored.dtype, tuple(map(float, opt.missing)), 1.0, 0.0, opt.scale)
@@ -228,7 +239,7 @@ def _load(path: Path) -> npt.NDArray[Any]:
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except Exception as error:  # a header is an expression of Python: whatever it can do wrong
         raise DataError(
             f"{path} cannot be read as a NumPy array ({str(error)[:200]}): expected a .npy file."
         ) from error
@@ -252,17 +263,20 @@ def _parse(content: bytes, name: str) -> npt.NDArray[Any]:
         if version not in readers:
             raise ValueError(f"its version is {version}")
         shape, in_columns, dtype = readers[version](file)
-    except (ValueError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except Exception as error:  # as above
         raise DataError(
             f"{name} cannot be read as a NumPy array ({str(error)[:200]}): expected a .npy file."
         ) from error
     if dtype.kind not in "fiu":
         raise DataError(f"{name} holds {dtype}, expected numbers.")
     there = len(content) - file.tell()
-    if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != there:
+    if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) * dtype.itemsize != there:
         raise DataError(f"{name} is damaged: its shape {shape} of {dtype} does not fit its {there} bytes.")
     values = np.frombuffer(bytearray(content), dtype, offset=file.tell())  # torch wants what can be written
-    return values.reshape(shape, order="F" if in_columns else "C")
+    try:
+        return values.reshape(shape, order="F" if in_columns else "C")
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{name} is damaged: {shape} is no shape.") from error
 
 
 def _require_pixels(missing: npt.NDArray[np.bool_], max_nodata: float, names: Sequence[str]) -> None:

@@ -176,7 +176,7 @@ class Searcher:
             for place, (found, exact) in zip(
                 left, self._nearest(directions[left], count, allowed, own[left], watch), strict=True
             ):
-                chosen = slice(0, k) if facts is None else thin(found.numbers, int(own[place]), k, apart, facts)
+                chosen = slice(0, k) if facts is None else thin(found.numbers, int(own[place]), k, apart, facts, watch)
                 numbers = found.numbers[chosen]
                 if len(numbers) == k or len(found.numbers) < count:  # or all have been looked at
                     keys, rows = self.vectors.keys_of(numbers)

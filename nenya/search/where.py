@@ -32,9 +32,10 @@ from nenya.search.words import Period, Word, period, refuse, split
 Mask = npt.NDArray[np.bool_]
 Columns = Mapping[str, npt.NDArray[Any]]
 
+_MOST_DIGITS = 400  # of a whole number; longer ones are compared as floats
 _DEEPEST = 50  # parentheses and "not" in each other
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
-_NAMES = {"number": "numbers", "text": "texts", "date": "times", "truth": "true and false"}
+_NAMES = {"number": "numbers", "text": "texts", "date": "times", "truth": "true and false", "nothing": "no values"}
 
 
 @dataclass(frozen=True)
@@ -135,13 +136,13 @@ class _Parser:
         tests = [self._all()]
         while self._take("or"):
             tests.append(self._all())
-        return tests[0] if len(tests) == 1 else lambda columns: _any([test(columns) for test in tests])
+        return tests[0] if len(tests) == 1 else lambda columns: _any(tests, columns)
 
     def _all(self) -> _Test:
         tests = [self._negation()]
         while self._take("and"):
             tests.append(self._negation())
-        return tests[0] if len(tests) == 1 else lambda columns: _every([test(columns) for test in tests])
+        return tests[0] if len(tests) == 1 else lambda columns: _every(tests, columns)
 
     def _negation(self) -> _Test:
         self.depth += 1
@@ -224,7 +225,7 @@ class _Parser:
     def _truth(self, column: Word) -> _Test:
         def test(columns: Columns) -> _Answer:
             values = columns[column.text]
-            if _kind(values) != "truth":
+            if _kind(values) not in ("truth", "nothing"):
                 refuse(self.text, column.place, f"{column.text} has {_told(values)}: compare it with something")
             return _answer(values, values == True)  # noqa: E712  # of objects, some None
 
@@ -232,14 +233,14 @@ class _Parser:
 
 
 def _kind(values: npt.NDArray[Any]) -> str | None:
-    """What a column holds, as the kind of a word; None for what cannot be compared."""
+    """What a column holds, as the kind of a word; "nothing" without any value, None for what cannot be compared."""
     kind = {"b": "truth", "i": "number", "u": "number", "f": "number", "M": "date", "U": "text"}.get(values.dtype.kind)
     if values.dtype.kind != "O":
         return kind
     first = next((value for value in values.flat if value is not None), None)
     if isinstance(first, bool | np.bool_):
         return "truth"
-    return "text" if isinstance(first, str) or first is None else None
+    return "nothing" if first is None else "text" if isinstance(first, str) else None
 
 
 def _told(values: npt.NDArray[Any]) -> str:
@@ -262,18 +263,22 @@ def _answer(values: npt.NDArray[Any], true: npt.NDArray[Any]) -> _Answer:
     return _Answer(known & true, known & ~np.asarray(true, dtype=bool))
 
 
-def _any(answers: Sequence[_Answer]) -> _Answer:
-    return _Answer(
-        np.logical_or.reduce([answer.true for answer in answers]),
-        np.logical_and.reduce([answer.false for answer in answers]),
-    )
+def _any(tests: Sequence[_Test], columns: Columns) -> _Answer:
+    """Whether one of several tests is true; their answers are taken one after the other, so that few are in memory."""
+    found = tests[0](columns)
+    for test in tests[1:]:
+        answer = test(columns)
+        found = _Answer(found.true | answer.true, found.false & answer.false)
+    return found
 
 
-def _every(answers: Sequence[_Answer]) -> _Answer:
-    return _Answer(
-        np.logical_and.reduce([answer.true for answer in answers]),
-        np.logical_or.reduce([answer.false for answer in answers]),
-    )
+def _every(tests: Sequence[_Test], columns: Columns) -> _Answer:
+    """Whether all of several tests are true."""
+    found = tests[0](columns)
+    for test in tests[1:]:
+        answer = test(columns)
+        found = _Answer(found.true & answer.true, found.false | answer.false)
+    return found
 
 
 def _not(test: _Test) -> _Test:
@@ -286,7 +291,7 @@ def _not(test: _Test) -> _Test:
 
 def _both(tests: Sequence[_Test], negated: bool = False) -> _Test:
     def test(columns: Columns) -> _Answer:
-        return _every([one(columns) for one in tests])
+        return _every(tests, columns)
 
     return _not(test) if negated else test
 
@@ -305,7 +310,8 @@ def _compare(parser: _Parser, left: Word, sign: str, right: Word) -> _Test:
         values = columns[left.text]
         if right.kind == "column":
             others = columns[right.text]
-            if _kind(values) != _kind(others) or _kind(values) is None:
+            kinds = {_kind(values), _kind(others)} - {"nothing"}
+            if len(kinds) > 1 or None in kinds:
                 refuse(
                     parser.text, left.place,
                     f"{left.text} has {_told(values)} and {right.text} has {_told(others)}: they do not compare",
@@ -325,7 +331,7 @@ def _compare(parser: _Parser, left: Word, sign: str, right: Word) -> _Test:
 
 def _in(parser: _Parser, column: Word, items: Sequence[Word]) -> _Test:
     tests = [_compare(parser, column, "==", item) for item in items]
-    return lambda columns: _any([test(columns) for test in tests])
+    return lambda columns: _any(tests, columns)
 
 
 def _literal(parser: _Parser, column: Word, values: npt.NDArray[Any], word: Word) -> Any:  # noqa: ANN401  # of any kind
@@ -335,8 +341,11 @@ def _literal(parser: _Parser, column: Word, values: npt.NDArray[Any], word: Word
         OptionError: It is of another kind than the column.
     """
     kind = _kind(values)
+    if kind == "nothing":  # of any kind: nothing is compared
+        return word.text
     if kind == "number" and word.kind == "number":
-        return float(word.text) if any(letter in word.text for letter in ".eE") else int(word.text)
+        whole = not any(letter in word.text for letter in ".eE") and len(word.text) <= _MOST_DIGITS
+        return int(word.text) if whole else float(word.text)
     if kind == "text" and word.kind == "text":
         return word.text
     if kind == "truth" and word.kind == "truth":

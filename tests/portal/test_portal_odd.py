@@ -1,5 +1,6 @@
 """Data as they come: columns of every kind, places in any convention, one cutout, colours, names with any letters."""
 
+import dataclasses
 import datetime
 import decimal
 import json
@@ -11,11 +12,13 @@ import pyarrow.parquet
 import pytest
 
 from nenya.errors import DataError, OptionError
+from nenya.portal import still
 from nenya.portal.atlas import Atlas
 from nenya.portal.files import Named
 from nenya.portal.png import of_levels
 from tests.portal.conftest import SIDE, array, client_of, columns_of, write_run, write_table
 from tests.portal.test_portal_data import about, column, picture
+from tests.search.conftest import ABOUT, write_latents
 
 NASTY = [
     '<script>alert("1")</script>',
@@ -274,3 +277,78 @@ def test_a_picture_of_levels_is_read_by_others():
     colours = np.random.default_rng(0).integers(0, 256, (256, 4)).astype(np.uint8)
     read = matplotlib.image.imread(io.BytesIO(of_levels(levels, colours)))
     np.testing.assert_array_equal(np.rint(read * 255).astype(int), colours[levels])
+
+
+def test_times_and_texts_beyond_what_python_holds(tmp_path):
+    n = 30
+    raw = pyarrow.array([b"\xff\xfe" if i % 2 else b"fine" for i in range(n)])
+    columns = {
+        "late": pyarrow.array([2**62] * n, pyarrow.timestamp("us")),
+        "nowhere": pyarrow.array([1] * n, pyarrow.timestamp("us", tz="Nowhere/x")),
+        "day": pyarrow.array([10**9] * n, pyarrow.date32()),
+        "long": pyarrow.array([2**62, None] * (n // 2), pyarrow.duration("s")),
+        "clock": pyarrow.array([1, None] * (n // 2), pyarrow.time64("ns")),
+        "latin": pyarrow.StringArray.from_buffers(n, raw.buffers()[1], raw.buffers()[2]),
+    }
+    client = client_of(write_run(tmp_path / "run", counts={"train": n}, columns=columns))
+    assert next(one for one in about(client)["columns"] if one["name"] == "latin")["kind"] == "text"
+    row = client.get("/api/rows?numbers=1").json()[0]
+    assert row["late"].startswith("148108-07-06")
+    assert row["latin"] == "\ufffd\ufffd"
+    assert (row["clock"], row["long"]) == (None, None)
+    chosen = np.packbits(np.ones(n, bool), bitorder="little").tobytes()
+    saved = client.post("/api/save?format=csv", content=chosen)
+    assert saved.status_code == 200
+    assert saved.content.count(b"148108-07-06") == n
+    for text, count in {"clock is not null": n // 2, "latin == 'fine'": n // 2, "late is null": 0}.items():
+        found = client.post("/api/where", json={"text": text})
+        assert found.status_code == 200, found.text
+        assert np.unpackbits(np.frombuffer(found.content, np.uint8)).sum() == count
+
+
+def test_a_table_that_is_replaced_under_the_server_is_told(tmp_path):
+    n = 30
+    run = write_run(tmp_path / "run", counts={"train": n}, columns={"DT": np.arange(n) / 10})
+    client = client_of(run)
+    before, _ = column(client, "DT")
+    other = write_run(tmp_path / "other", counts={"train": n}, columns={"DT": np.arange(n)[::-1] / 10})
+    (other / "cutouts.parquet").replace(run / "cutouts.parquet")
+    answers = [
+        client.get(f"/api/column/{before['index']}"),
+        client.get("/api/rows?numbers=0"),
+        client.post("/api/where", json={"text": "DT > 1"}),
+        client.post("/api/save?format=csv", content=b"\xff\xff\xff\x3f"),
+    ]
+    for answer in answers:
+        assert answer.status_code == 422, answer.text
+        assert "has changed since it was opened" in answer.json()["error"]
+
+
+def test_a_column_without_any_value_in_a_part_keeps_its_kind(tmp_path):
+    n = 40  # in groups of 16, each of which is a part
+    truth = pyarrow.array([True] + [None] * 39, pyarrow.bool_())
+    client = client_of(write_run(tmp_path / "run", counts={"train": n}, columns={"b": truth}))
+    for text, count in {"b": 1, "not b": 0, "b = true or b": 1, "b is null": 39}.items():
+        found = client.post("/api/where", json={"text": text})
+        assert found.status_code == 200, found.text
+        assert np.unpackbits(np.frombuffer(found.content, np.uint8)).sum() == count
+
+
+def test_the_table_that_the_latents_remember_is_missed_aloud(tmp_path, caplog):
+    about = dataclasses.replace(ABOUT, table={"name": "gone.parquet", "digest": "0"})
+    write_latents(tmp_path / "latents.h5", np.eye(3), about=about)
+    assert Atlas(tmp_path, Named()).columns is None
+    assert "the cutout table gone.parquet is not there; give it with --table" in caplog.text
+
+
+def test_a_latent_of_zeros_has_no_neighbours_in_a_folder(tmp_path):
+    values = np.random.default_rng(0).normal(size=(6, 4))
+    values[2] = 0
+    write_latents(tmp_path / "latents.h5", values)
+    atlas = Atlas(tmp_path, Named())
+    found, similarity = still._neighbours(atlas, np.arange(6))
+    assert (found[2] == found.max()).all()
+    assert not (found[[0, 1, 3, 4, 5], :4] == 2).any()
+    lengths = np.linalg.norm(values, axis=1)
+    cosines = values @ values[0] / np.where(lengths > 0, lengths, 1) / lengths[0]
+    np.testing.assert_allclose(similarity[0, :4], np.sort(cosines[[1, 3, 4, 5]])[::-1], atol=1e-6)

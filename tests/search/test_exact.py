@@ -192,3 +192,13 @@ def test_a_search_that_is_no_longer_wanted_ends_between_blocks(vectors, monkeypa
     np.testing.assert_array_equal(
         search.nearest(query, 3, mine.usable, watch=lambda: None)[0].numbers, whole[0].numbers
     )
+
+
+def test_very_many_wanted_are_not_sorted_again_with_every_block(vectors, blocks, monkeypatch):
+    rng = np.random.default_rng(0)
+    mine = vectors(rng.normal(size=(2000, 24)))
+    sorts, original = [], exact._Question._throw_away
+    monkeypatch.setattr(exact._Question, "_throw_away", lambda self: (sorts.append(1), original(self)))
+    (found,) = ExactSearch(mine).nearest(unit(rng.normal(size=(1, 24))), 5000, mine.usable)
+    assert len(found.numbers) == 2000
+    assert len(sorts) <= 1  # 125 blocks

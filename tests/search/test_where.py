@@ -1,6 +1,7 @@
 """Conditions: against NumPy on random tables, the meaning of null and dates, and what is refused, with its place."""
 
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -177,3 +178,16 @@ def test_random_conditions_mean_what_numpy_says():
     for _ in range(300):
         text, true, _, _ = tree(draw.randrange(5))
         np.testing.assert_array_equal(parse(text, "abc")(shown), true, err_msg=text)
+
+
+def test_a_long_condition_needs_little_memory():
+    """Each comparison has two masks: of thousands, only few are there at once."""
+    values = {"c": np.arange(100_000) % 7}
+    condition = parse(f"c in ({', '.join(['1'] * 2000)})", ["c"])
+    tracemalloc.start()
+    try:
+        found = condition(values)
+        assert tracemalloc.get_traced_memory()[1] < 5e6  # 400 MB with all masks at once
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(found, values["c"] == 1)

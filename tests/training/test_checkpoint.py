@@ -769,3 +769,23 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole_and_is_said(tmp_path):
     assert all(line.startswith(f"NenyaError cannot write {path}: ") for line in lines)
     assert [file.name for file in tmp_path.iterdir()] == [LAST]
     assert read_checkpoint(path)["epoch"] == 1
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_told(tmp_path, monkeypatch):
+    def refuse(*arguments, **named):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    (tmp_path / "ckpt_epoch_1.pth").touch()
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(NenyaError, match=r"cannot remove .*ckpt_epoch_1\.pth, which keep = 1 says: Operation not"):
+        drop_old_epochs(tmp_path, ["ckpt_epoch_1.pth", "ckpt_epoch_2.pth"], 1)
+
+
+def test_of_several_momenta_without_a_parameter_the_first_is_named(tmp_path):
+    model, optimizer = small()
+    write_checkpoint(model, optimizer, options(), 3, tmp_path / "a.pth")
+    state = torch.load(tmp_path / "a.pth", weights_only=True)
+    state["optimizer"]["state"] |= {9: {"momentum_buffer": ONES}, 7: {"momentum_buffer": ONES}}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"momentum for parameter 7, where the model has 2"):
+        restore(model, optimizer, read_checkpoint(tmp_path / "a.pth"), tmp_path / "a.pth")

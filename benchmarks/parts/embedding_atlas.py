@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Series, ratio
+from benchmarks.measure import Series, ratio, rows_asked
 from benchmarks.parts import portal
 from benchmarks.results import Section, Table
 
@@ -56,7 +56,7 @@ def measure(quick: bool, folder: Path) -> Section:
         _Side(f"embedding-atlas {version}", lambda place: _atlas(command, place), "canvas"),
     )
     lines = []
-    for rows in _QUICK_POINTS if quick else _POINTS:
+    for rows in rows_asked(_QUICK_POINTS if quick else _POINTS):
         place = folder / str(rows)
         place.mkdir()
         portal.write(place, rows)
