@@ -34,7 +34,7 @@ quick: $(VENV)/.dev  ## the tests that only compute, for while you write
 test: $(VENV)/.dev  ## the test-suite (about 5 minutes on 2 cores)
 	$(BIN)/pytest --numprocesses 5 --dist worksteal
 
-kernels: $(VENV)/.dev  ## the test-suite under five choices of kernels and threads; docs/reliability.md (about 15 minutes)
+kernels: $(VENV)/.dev  ## the test-suite under five choices of kernels and threads; docs/reliability.md (about 30 minutes)
 	$(BIN)/python -m tests.kernels.settings
 
 mutants: $(VENV)/.dev  ## change the code in small ways, see that the tests notice; docs/reliability.md (about 40 minutes)

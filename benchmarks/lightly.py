@@ -1,16 +1,25 @@
 """lightly's SimCLR beside this code: as long on the same machine, the same imagery, the same views to measure by.
 
 lightly (https://docs.lightly.ai/self-supervised-learning) needs torchvision, whose wheels ask for CUDA beside a torch
-for processors: it best lies in an environment of its own. Its side is put together as its CIFAR-10 benchmark does:
-ResNet-18 with a stem for small images, its projection head, its NT-Xent loss, its views.
+for processors: it best lies in an environment of its own. Its sides are put together as its CIFAR-10 benchmark does:
+ResNet-18 with a stem for small images, its projection head, its NT-Xent loss, its views and settings. The last one is
+given what this code's defaults are: views that show as much, turned by quarters and mirrored, without any change of
+colour; learning rate, weight decay and temperature.
 
-What is unequal: lightly's views are made of pictures of 8 bits, its rotation leaves black corners, and its network has
-no ReLU after the stem, as in its benchmark. Its cosine falls with the time, so that it ends just when the time is up.
+What is unequal: lightly's views are made of pictures of 8 bits in three equal channels, anomalies from the cutout's
+mean, clipped at their 99.9th percentile. The mean of each view is taken away, as in the views that measure: else it
+would tell in training which views belong together, and be missing when it is measured. Those views, windows of 35 to 40
+of 64 pixels, turned by any angle, are what this code trains with. lightly's network has no ReLU after the stem, as in
+its benchmark. The time of this code has its checks, validation and checkpoints in it; lightly has all of it for steps,
+and its cosine falls with the time, so that it ends just when the time is up.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import itertools
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -38,7 +47,7 @@ DATA, BUDGET, SIZE = "sst", 8, 32  # experiment, epochs of today's defaults, pix
 BATCH, RATE, MOMENTUM, DECAY, TEMPERATURE = 64, 0.03, 0.9, 5e-4, 0.5
 WORKERS = 2
 _EXTREME = 99.9  # percentile of the anomalies that becomes black and white
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # lightly's usual ones, of ImageNet
+_SPREAD = 0.225  # by which grey levels of 0..1 are divided, as lightly does for ImageNet
 
 
 @dataclass(frozen=True)
@@ -48,24 +57,30 @@ class Side:
     Attributes:
         precision: "fp32" or "bf16".
         views: Arguments of `SimCLRTransform`, beside its CIFAR settings.
+        shown: Smallest and largest share of the picture that a view shows; None for lightly's.
         rate: Learning rate.
         decay: Weight decay.
         temperature: Of the loss.
     """
 
     precision: str
-    views: dict[str, Any] = field(default_factory=lambda: {"rr_prob": 1.0, "rr_degrees": 180, "vf_prob": 0.5})
+    views: dict[str, Any] = field(default_factory=dict)
+    shown: tuple[float, float] | None = None
     rate: float = RATE
     decay: float = DECAY
     temperature: float = TEMPERATURE
 
 
-#: The last one is given what this code's defaults are: scale, no change of colour, rate, weight decay, temperature.
 SIDES = {
     "lightly, CIFAR settings, float32": Side("fp32"),
     "lightly, CIFAR settings, bfloat16": Side("bf16"),
     "lightly, settings of the defaults, bfloat16": Side(
-        "bf16", Side("").views | {"min_scale": 0.3, "cj_prob": 0.0, "random_gray_scale": 0.0}, 0.05, 1e-4, 0.07
+        "bf16",
+        {"cj_prob": 0.0, "random_gray_scale": 0.0, "vf_prob": 0.5, "rr_prob": 0.5, "rr_degrees": None},
+        shown=(35**2 / 64**2, 40**2 / 64**2),
+        rate=0.05,
+        decay=1e-4,
+        temperature=0.07,
     ),
 }
 ARMS = {"Nenya, defaults": recipe.REFERENCE, "Nenya, recipe": "muon, 32 then 48"}
@@ -73,14 +88,8 @@ HEADS = ["", "time, s", "passes", "view retrieval of h", "of z", "effective rank
 
 
 def is_installed() -> bool:
-    """Whether lightly can be imported."""
-    try:
-        _declare_operators()
-        import lightly.loss
-        import lightly.transforms  # noqa: F401
-    except (ImportError, RuntimeError):
-        return False
-    return True
+    """Whether lightly is there."""
+    return all(importlib.util.find_spec(name) is not None for name in ("lightly", "torchvision"))
 
 
 def figures(folder: Path, rates: dict[str, list[float]], seed: int) -> dict[str, Any]:
@@ -94,6 +103,7 @@ def figures(folder: Path, rates: dict[str, list[float]], seed: int) -> dict[str,
     Returns:
         ``{"sides": {name: {"seconds", "passes", "retrieval_h", "retrieval_z", "effective_rank"}}}``.
     """
+    _import_torchvision()
     found = {}
     with tempfile.TemporaryDirectory(prefix="nenya-lightly-") as place:
         for name, arm in ARMS.items():
@@ -137,9 +147,7 @@ class _Network(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Anomalies [B, 1, h, w] -> h [B, 512], by the grey values that lightly was trained with."""
-        grey = (0.5 + images / (2 * self.extreme)).clamp(0, 1)
-        means, stds = (torch.tensor(values)[:, None, None] for values in (_MEAN, _STD))
-        return self.backbone((grey - means) / stds)
+        return self.backbone((images / (2 * self.extreme * _SPREAD)).expand(-1, 3, -1, -1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Anomalies [B, 1, h, w] -> z of length 1 [B, 128]."""
@@ -159,7 +167,7 @@ class _Embedding(nn.Module):
 
 
 class _Pictures(Dataset[list[Tensor]]):
-    """Views of pictures, by lightly's transforms."""
+    """Views of pictures, by lightly's transforms, without their means."""
 
     def __init__(self, pictures: npt.NDArray[np.uint8], transform: Any) -> None:  # noqa: ANN401
         self._pictures, self._transform = pictures, transform
@@ -170,7 +178,8 @@ class _Pictures(Dataset[list[Tensor]]):
     def __getitem__(self, number: int) -> list[Tensor]:
         from PIL import Image
 
-        return self._transform(Image.fromarray(self._pictures[number]).convert("RGB"))
+        views = self._transform(Image.fromarray(self._pictures[number]).convert("RGB"))
+        return [(view - view.mean()) / _SPREAD for view in views]
 
 
 def _train(side: Side, images: ImageFile, limit: float, seed: int) -> tuple[_Network, float]:
@@ -185,7 +194,12 @@ def _train(side: Side, images: ImageFile, limit: float, seed: int) -> tuple[_Net
     anomalies = pixels - pixels.mean(dim=(1, 2), keepdim=True)
     extreme = float(np.percentile(anomalies.abs().numpy(), _EXTREME))
     grey = (255 * (0.5 + anomalies / (2 * extreme)).clamp(0, 1)).round().to(torch.uint8).numpy()
-    transform = SimCLRTransform(**{"input_size": SIZE, "cj_strength": 0.5, "gaussian_blur": 0.0} | side.views)
+    settings = {"input_size": SIZE, "cj_strength": 0.5, "gaussian_blur": 0.0, "normalize": None}
+    transform = SimCLRTransform(**settings | side.views)
+    if side.shown is not None:
+        for view in transform.transforms:
+            crop = view.transform.transforms[0]
+            crop.scale, crop.ratio = side.shown, (0.9, 1.1)
     loader = DataLoader(
         _Pictures(grey, transform), BATCH, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
     )
@@ -221,12 +235,19 @@ def _measured(model: Any, opt: Params) -> dict[str, float]:  # noqa: ANN401
     return {"retrieval_h": shares[0], "retrieval_z": shares[1], "effective_rank": effective_rank(torch.cat(list(h)))}
 
 
-def _declare_operators() -> None:
-    """Name torchvision's operators for boxes, which it wants to describe even where its library cannot be loaded."""
-    if hasattr(torch.ops.torchvision, "nms"):
-        return
-    for name in ("nms", "qnms"):
-        _OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+def _import_torchvision() -> None:
+    """Import torchvision, also where its library asks for CUDA and cannot be loaded.
+
+    It then misses the operators for boxes that it describes; nothing here uses them, so their names suffice.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            _OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        importlib.import_module("torchvision")
 
 
 _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")

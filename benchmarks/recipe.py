@@ -54,7 +54,9 @@ _MUON: dict[str, Any] = {**_BY_STEP, "optimizer": "muon"}
 #: What each arm sets; the first is what the others are beside.
 ARMS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
+    "sgd by step, 0.025": {**_BY_STEP, "learning_rate": 0.025},
     "sgd by step, 0.05": _BY_STEP,
+    "sgd by step, 0.05, decay 5e-4": {**_BY_STEP, "weight_decay": 5e-4},
     "sgd by step, 0.1": {**_BY_STEP, "learning_rate": 0.1},
     "sgd by step, 0.2": {**_BY_STEP, "learning_rate": 0.2},
     "sgd by step, 0.4": {**_BY_STEP, "learning_rate": 0.4},
@@ -63,6 +65,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "sgd warm nesterov, 0.4": {**_WARM, "learning_rate": 0.4},
     "sgd by step, 0.1, 32 then 48": {**_BY_STEP, "learning_rate": 0.1, "image_size_schedule": [[32, 0.7], [48, 0.3]]},
     "muon": _MUON,
+    "muon, rate 0.12": {**_MUON, "muon_learning_rate": 0.12},
+    "muon, rate 0.48": {**_MUON, "muon_learning_rate": 0.48},
+    "muon, norm free": {**_MUON, "muon_keep_norm": False},
+    "muon, temperature 0.1": {**_MUON, "temp": 0.1},
     "muon, 32 then 48": {**_MUON, "image_size_schedule": [[32, 0.7], [48, 0.3]]},
 }
 

@@ -251,7 +251,7 @@ def _column(  # the table is pyarrow's, which has no type information
 def as_array(values: Any) -> npt.NDArray[Any]:  # noqa: ANN401  # pyarrow has no type information
     """A column, or a part of one, in NumPy; instants in microseconds, UTC, NaT where there is none.
 
-    What NumPy cannot take (texts that are not UTF-8, times of day in nanoseconds) is there as texts.
+    What NumPy cannot take (texts that are not UTF-8, times of day in nanoseconds) is there as objects of Python.
     """
     import pyarrow
 
@@ -259,7 +259,7 @@ def as_array(values: Any) -> npt.NDArray[Any]:  # noqa: ANN401  # pyarrow has no
         try:
             plain: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
         except pyarrow.ArrowException:
-            plain = np.array(_as_texts(values), object)
+            plain = np.array(as_python(values), object)
         return plain
     return np.asarray(values.cast("timestamp[us]", safe=False).to_numpy(zero_copy_only=False)).astype("datetime64[us]")
 
@@ -268,32 +268,35 @@ def as_python(values: Any) -> list[Any]:  # noqa: ANN401  # pyarrow has no type 
     """A column, or a part of one, as Python has it; None where a value is not known.
 
     What Python cannot take (years beyond 9999, time zones that are not known, texts that are not UTF-8) is there as
-    texts.
+    text.
     """
     import pyarrow
 
     try:
         plain: list[Any] = values.to_pylist()
     except (ValueError, OverflowError, pyarrow.ArrowException):
-        return _as_texts(values)
+        return [_one_as_python(value) for value in values]
     return plain
 
 
-def _as_texts(values: Any) -> list[str | None]:  # noqa: ANN401  # pyarrow has no type information
+def _one_as_python(value: Any) -> Any:  # noqa: ANN401  # pyarrow has no type information
+    """A value as Python has it, or as text."""
     import pyarrow
 
     types = pyarrow.types
-    if types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    kind = values.type
-    if types.is_timestamp(kind) or types.is_date(kind) or types.is_duration(kind):
-        utc = "Z" if types.is_timestamp(kind) else ""
-        return [None if np.isnat(value) else f"{value}{utc}" for value in values.to_numpy(zero_copy_only=False)]
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        raw = values.cast(pyarrow.large_binary()).to_pylist()
-        return [None if value is None else value.decode("utf-8", "replace") for value in raw]
-    texts: list[str | None] = values.cast(pyarrow.string()).to_pylist()
-    return texts
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError, pyarrow.ArrowException):
+        pass
+    if types.is_dictionary(value.type):
+        return _one_as_python(value.value)
+    if types.is_timestamp(value.type):
+        return f"{np.datetime64(value.value, value.type.unit)}Z"
+    if types.is_date(value.type):
+        return str(np.datetime64(value.value, "D" if types.is_date32(value.type) else "ms"))
+    if types.is_string(value.type) or types.is_large_string(value.type) or types.is_string_view(value.type):
+        return value.as_buffer().to_pybytes().decode("utf-8", "replace")
+    return f"a value of type {value.type} that cannot be shown"
 
 
 def about(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -56,6 +56,7 @@ class Portal:
         self._atlas, self._ending = atlas, ending
         self._small = anyio.CapacityLimiter(2 * num_cores())  # threads
         self._encoding = anyio.CapacityLimiter(1)  # the network takes all cores
+        self._searching = anyio.CapacityLimiter(1)  # conditions go through the table
         self._large = anyio.CapacityLimiter(1)  # work whose result is as long as the table
 
     def app(self) -> Starlette:
@@ -142,14 +143,14 @@ class Portal:
         among = None
         if where:
             fulfilling = functools.partial(self._atlas.require_columns().fulfilling, where)
-            among = await self._work(request, fulfilling, self._large)
+            among = await self._work(request, fulfilling, self._searching)
         find = functools.partial(self._atlas.like, query, among, **conditions)
         return JSONResponse(await self._work(request, lambda stop: find(stop=stop)))
 
     async def _where(self, request: Request) -> Response:
         text = Asked(_json(await read_body(request, _MOST_QUESTION))).text("text", "")
         columns = self._atlas.require_columns()
-        chosen = await self._work(request, functools.partial(columns.fulfilling, text), self._large)
+        chosen = await self._work(request, functools.partial(columns.fulfilling, text), self._searching)
         return Response(pack(chosen), media_type="application/octet-stream")
 
     async def _save(self, request: Request) -> Response:

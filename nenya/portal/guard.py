@@ -42,7 +42,7 @@ class Guard:
         app: What answers the others.
         token: The token of this run.
         once: Stands for the token in one visit, which is sent on to the address with the token: other users of the
-            machine see with which address a browser was started.
+            machine see with which address a browser was started, and could use it only before that browser does.
         hosts: Names that the machine is asked by, beside `LOOPBACK`.
         any_address: Whether it may also be asked by any address in figures, as a server of all networks is; a name
             that was made to point here is none.
@@ -95,7 +95,12 @@ class Guard:
         return None
 
     def _is_first_visit(self, scope: Scope) -> bool:
-        if self._once is None or scope["path"] != "/" or not self._is_for_us(_headers(scope, b"host")):
+        if (
+            self._once is None
+            or scope["path"] != "/"
+            or scope["method"] != "GET"
+            or not self._is_for_us(_headers(scope, b"host"))
+        ):
             return False
         given = _asked(scope, b"once")
         if len(given) != 1 or not hmac.compare_digest(given[0], self._once):

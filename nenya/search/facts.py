@@ -58,7 +58,7 @@ class Facts:
         if _stamp(self.path) != self._seen:
             raise DataError(
                 f"the cutout table {self.path} has changed since it was opened, so its rows may be others now: start "
-                "again, or put it back as it was."
+                "again."
             )
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -129,7 +129,7 @@ class Facts:
         if not self.has_times:
             raise DataError(f"{self.path} has no times: it has no column datetime that holds them.")
         times = next(self.column(name) for name in TIMES if name in self.names and self.column(name).dtype.kind == "M")
-        return times.astype("datetime64[us]")
+        return times.astype("datetime64[us]", copy=False)
 
     def _rows_of_table(self) -> Rows:
         """For each of the latents its row of the table."""
@@ -138,13 +138,16 @@ class Facts:
         return np.concatenate(list(rows_in_table(self.path, counts, latents.about).values()))
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """By what a file is known again without reading it; None where there is none."""
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """By what a file is known again without reading it; None where there is none.
+
+    Not by its number in the file system, which some of the network change by themselves.
+    """
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns
 
 
 def as_times(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

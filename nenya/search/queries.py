@@ -101,7 +101,7 @@ class Encoder:
         """The query of the content of a ``.npy`` file with one cutout; it may come from anybody.
 
         Args:
-            content: The bytes. No more memory is taken than they need.
+            content: The bytes. No more memory is taken than as much again.
             name: For messages.
 
         Raises:

@@ -288,6 +288,7 @@ def test_times_and_texts_beyond_what_python_holds(tmp_path):
         "day": pyarrow.array([10**9] * n, pyarrow.date32()),
         "long": pyarrow.array([2**62, None] * (n // 2), pyarrow.duration("s")),
         "clock": pyarrow.array([1, None] * (n // 2), pyarrow.time64("ns")),
+        "lists": pyarrow.array([[2**62]] * n, pyarrow.list_(pyarrow.timestamp("us"))),
         "latin": pyarrow.StringArray.from_buffers(n, raw.buffers()[1], raw.buffers()[2]),
     }
     client = client_of(write_run(tmp_path / "run", counts={"train": n}, columns=columns))
@@ -296,6 +297,7 @@ def test_times_and_texts_beyond_what_python_holds(tmp_path):
     assert row["late"].startswith("148108-07-06")
     assert row["latin"] == "\ufffd\ufffd"
     assert (row["clock"], row["long"]) == (None, None)
+    assert "cannot be shown" in row["lists"]
     chosen = np.packbits(np.ones(n, bool), bitorder="little").tobytes()
     saved = client.post("/api/save?format=csv", content=chosen)
     assert saved.status_code == 200
