@@ -3,8 +3,8 @@
 lightly (https://docs.lightly.ai/self-supervised-learning) needs torchvision, whose wheels ask for CUDA beside a torch
 for processors: it best lies in an environment of its own. Its sides are put together as its CIFAR-10 benchmark does:
 ResNet-18 with a stem for small images, its projection head, its NT-Xent loss, its views and settings. The last one is
-given what this code's defaults are: views that show as much, turned by quarters and mirrored, without any change of
-colour; learning rate, weight decay and temperature.
+given what this code's defaults are: windows as large and as near to the middle, turned by quarters and mirrored,
+without any change of colour; learning rate, weight decay and temperature.
 
 What is unequal: lightly's views are made of pictures of 8 bits in three equal channels, anomalies from the cutout's
 mean, clipped at their 99.9th percentile. The mean of each view is taken away, as in the views that measure: else it
@@ -57,7 +57,8 @@ class Side:
     Attributes:
         precision: "fp32" or "bf16".
         views: Arguments of `SimCLRTransform`, beside its CIFAR settings.
-        shown: Smallest and largest share of the picture that a view shows; None for lightly's.
+        window: Smallest and largest side of the window that a view shows, and the side of the middle of the cutout in
+            which it lies, pixels; None for lightly's windows of any place and size.
         rate: Learning rate.
         decay: Weight decay.
         temperature: Of the loss.
@@ -65,7 +66,7 @@ class Side:
 
     precision: str
     views: dict[str, Any] = field(default_factory=dict)
-    shown: tuple[float, float] | None = None
+    window: tuple[int, int, int] | None = None
     rate: float = RATE
     decay: float = DECAY
     temperature: float = TEMPERATURE
@@ -77,7 +78,7 @@ SIDES = {
     "lightly, settings of the defaults, bfloat16": Side(
         "bf16",
         {"cj_prob": 0.0, "random_gray_scale": 0.0, "vf_prob": 0.5, "rr_prob": 0.5, "rr_degrees": None},
-        shown=(35**2 / 64**2, 40**2 / 64**2),
+        window=(35, 40, 50),
         rate=0.05,
         decay=1e-4,
         temperature=0.07,
@@ -196,10 +197,13 @@ def _train(side: Side, images: ImageFile, limit: float, seed: int) -> tuple[_Net
     grey = (255 * (0.5 + anomalies / (2 * extreme)).clamp(0, 1)).round().to(torch.uint8).numpy()
     settings = {"input_size": SIZE, "cj_strength": 0.5, "gaussian_blur": 0.0, "normalize": None}
     transform = SimCLRTransform(**settings | side.views)
-    if side.shown is not None:
+    if side.window is not None:
+        least, most, middle = side.window
+        edge = (grey.shape[1] - middle) // 2
+        grey = np.ascontiguousarray(grey[:, edge : edge + middle, edge : edge + middle])
         for view in transform.transforms:
             crop = view.transform.transforms[0]
-            crop.scale, crop.ratio = side.shown, (0.9, 1.1)
+            crop.scale, crop.ratio = ((least / middle) ** 2, (most / middle) ** 2), (0.9, 1.1)
     loader = DataLoader(
         _Pictures(grey, transform), BATCH, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
     )
