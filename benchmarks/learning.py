@@ -241,6 +241,7 @@ def _lightly_lines(rows: Sequence[Row]) -> list[str]:
     lines += ["`benchmarks/lightly.py` says what is unequal."]
     for row in runs:
         lines += ["", f"Seed {row['seed']}:", "", *markdown(lightly.lines(row))]
+        lines += ["", row["remark"]] if "remark" in row else []
     return [*lines, ""]
 
 

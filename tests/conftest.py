@@ -136,9 +136,9 @@ def tiny_file(image_file, tmp_path, narrow):
 
 
 def narrow_command(*arguments) -> list[str]:
-    """`nenya` with these arguments as a process of its own, with ResNets a quarter as wide.
+    """The command of a process that runs `nenya` with these arguments, with ResNets a quarter as wide.
 
-    Not as narrow as by the fixture `narrow`, since nothing there keeps off the threads that it keeps off.
+    They are wider than by the fixture `narrow`, which chooses the threads: here nothing does.
     """
     narrowed = "from nenya.models import resnet_big; resnet_big.STAGE_WIDTHS = (16, 32, 64, 128)"
     code = f"import sys; {narrowed}; from nenya.cli import main; main(sys.argv[1:])"

@@ -131,18 +131,18 @@ class Portal:
         number = asked.one_row("numbers", len(self._atlas.vectors))
         conditions = _conditions(asked)
         query = await self._work(request, lambda stop: self._atlas.query(number))
-        return await self._like(request, query, **conditions)
+        return await self._like(request, query, conditions)
 
     async def _upload(self, request: Request) -> Response:
         conditions = _conditions(Asked(request.query_params))
         content = await read_body(request, _MOST_UPLOAD)
         query = await self._work(request, lambda stop: self._atlas.uploaded(content), self._encoding)
-        return await self._like(request, query, **conditions)
+        return await self._like(request, query, conditions)
 
-    async def _like(self, request: Request, query: Query, *, where: str, **conditions: Any) -> Response:  # noqa: ANN401
+    async def _like(self, request: Request, query: Query, conditions: dict[str, Any]) -> Response:
         among = None
-        if where:
-            fulfilling = functools.partial(self._atlas.require_columns().fulfilling, where)
+        if conditions["where"]:
+            fulfilling = functools.partial(self._atlas.require_columns().fulfilling, conditions["where"])
             among = await self._work(request, fulfilling, self._searching)
         find = functools.partial(self._atlas.like, query, among, **conditions)
         return JSONResponse(await self._work(request, lambda stop: find(stop=stop)))

@@ -190,6 +190,7 @@ class Atlas:
         query: Query,
         among: npt.NDArray[np.bool_] | None,
         *,
+        where: str,
         k: int,
         min_distance_km: float | None,
         min_hours: float | None,
@@ -200,6 +201,7 @@ class Atlas:
         Args:
             query: What is searched for.
             among: Which latents may be found [N]; None for all that are usable.
+            where: The condition that `among` fulfils, for the message.
             k: How many at most.
             min_distance_km: How far they lie apart; None for any.
             min_hours: The same in time.
@@ -211,7 +213,7 @@ class Atlas:
         allowed = self.vectors.usable if among is None else self.vectors.usable & among
         there = int(allowed.sum()) - bool(query.own >= 0 and allowed[query.own])
         if not there and among is not None:
-            raise OptionError("no usable cutout (beside the query) fulfils the condition.")
+            raise OptionError(f"no usable cutout (beside the query) fulfils the condition {where!r}.")
         stop.check()
         told = {"number": query.own if query.own >= 0 else None, "name": query.name}
         if not there:

@@ -158,17 +158,20 @@ def _neighbours(atlas: Atlas, chosen: Numbers) -> tuple[npt.NDArray[np.int64], n
     """For each of the chosen rows the nearest others of them, by their place, and their cosines; exact."""
     vectors = atlas.vectors
     usable = np.flatnonzero(vectors.usable[chosen])
-    picked = [vectors.pick(chosen[usable[start : start + _PICKED]]) for start in range(0, len(usable), _PICKED)]
-    pointing = [(part != 0).any(axis=1) for part in picked]  # a latent of zeros is like none
-    usable = usable[np.concatenate([np.empty(0, bool), *pointing])]
+    pointing, directions = np.zeros(len(usable), bool), []
+    for start in range(0, len(usable), _PICKED):
+        part = vectors.pick(chosen[usable[start : start + _PICKED]])
+        rows = (part != 0).any(axis=1)  # a latent of zeros is like none
+        pointing[start : start + _PICKED] = rows
+        directions.append(unit(part[rows]))
+    usable = usable[pointing]
     found = np.full((len(chosen), NEIGHBOURS), _NO_NEIGHBOUR, np.int64)
     similarity = np.full((len(chosen), NEIGHBOURS), -1.0)
     count = min(NEIGHBOURS, len(usable) - 1)
     if count < 1:
         return found, similarity
     logger.info("neighbours of %s cutouts", f"{len(usable):,}")
-    directions = np.concatenate([unit(part[rows]) for part, rows in zip(picked, pointing, strict=True) if rows.any()])
-    others, cosines = nearest_others(torch.from_numpy(directions), count)
+    others, cosines = nearest_others(torch.from_numpy(np.concatenate(directions)), count)
     found[usable, :count] = usable[others.numpy()]
     similarity[usable, :count] = cosines.numpy()
     return found, similarity
