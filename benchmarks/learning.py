@@ -145,9 +145,9 @@ def step_rates(data: Path, sizes: Sequence[int] = SIZES, rounds: int = RATES_ROU
     return {"cell": RATES, "question": "size", "rates": rates} | _where()
 
 
-def recipe_rates(data: Path, rounds: int = RATES_ROUNDS, steps: int = RATES_STEPS) -> Row:
-    """The same for each optimizer and view size of the recipe's arms."""
-    rates = recipe.step_rates(data, RATES_EXPERIMENT, rounds, steps)
+def recipe_rates(data: Path, rounds: int = RATES_ROUNDS) -> Row:
+    """The same for each optimizer, batch and view size of the recipe's arms."""
+    rates = recipe.step_rates(data, RATES_EXPERIMENT, rounds)
     return {"cell": RECIPE_RATES, "question": "recipe", "rates": rates} | _where()
 
 

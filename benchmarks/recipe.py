@@ -67,13 +67,22 @@ ARMS: dict[str, dict[str, Any]] = {
     "muon": _MUON,
     "muon, rate 0.12": {**_MUON, "muon_learning_rate": 0.12},
     "muon, rate 0.48": {**_MUON, "muon_learning_rate": 0.48},
+    "muon, momentum 0.3": {**_MUON, "muon_momentum": 0.3},
+    "muon, momentum 0.9": {**_MUON, "muon_momentum": 0.9},
     "muon, norm free": {**_MUON, "muon_keep_norm": False},
+    "muon, 5 steps": {**_MUON, "muon_steps": 5},
+    "muon, temperature 0.05": {**_MUON, "temp": 0.05},
     "muon, temperature 0.1": {**_MUON, "temp": 0.1},
+    "muon, temperature 0.2": {**_MUON, "temp": 0.2},
+    "muon, batch 32": {**_MUON, "batch_size_train": 32},
+    "muon, batch 128": {**_MUON, "batch_size_train": 128},
+    "muon, batch 256": {**_MUON, "batch_size_train": 256},
     "muon, 32 then 48": {**_MUON, "image_size_schedule": [[32, 0.7], [48, 0.3]]},
+    "muon, 24 then 48": {**_MUON, "image_size_schedule": [[24, 0.7], [48, 0.3]]},
 }
 
-#: Steps whose rates are measured: optimizer and view size.
-COSTS = tuple((optimizer, size) for size in (32, 48) for optimizer in ("sgd", "muon"))
+#: Cutouts of a measurement of a step's rate: as many steps as they fill, or one.
+RATE_CUTOUTS = 256
 FIGURES = {
     "retrieval": "view retrieval",
     "retrieval_apart": "retrieval, no overlap",
@@ -110,19 +119,40 @@ def options_of(data: str, arm: str, epochs: int, folder: Path, seed: int = 0) ->
     return base | {"valid_freq": epochs, "warm_epochs": epochs / 10 if ARMS[arm].get("warm") else 10} | ARMS[arm]
 
 
-def step_rates(folder: Path, data: str, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Cutouts per second of training steps, views and optimizer included: by optimizer and view size, in turn.
+def _stages(arm: str) -> list[tuple[int, float]]:
+    """View size and share of the run, one after the other."""
+    return [(size, share) for size, share in ARMS[arm].get("image_size_schedule", [[COMMON["image_size"], 1.0]])]
+
+
+def cost_of(arm: str, size: int) -> tuple[str, dict[str, Any]]:
+    """What the time of a step hangs on: its name, e.g. "muon, 5 steps/64/32", and the options of a run that has it.
+
+    Args:
+        arm: Of `ARMS`.
+        size: Of the views, pixels.
+    """
+    options = {"optimizer": "sgd", "batch_size_train": COMMON["batch_size_train"], "muon_steps": 3} | ARMS[arm]
+    kept = {name: options[name] for name in ("optimizer", "batch_size_train", "muon_steps")}
+    steps = "" if kept["muon_steps"] == 3 else f", {kept['muon_steps']} steps"
+    return f"{kept['optimizer']}{steps}/{kept['batch_size_train']}/{size}", kept | {"image_size": size}
+
+
+def step_rates(folder: Path, data: str, rounds: int, cutouts: int = RATE_CUTOUTS) -> dict[str, list[float]]:
+    """Cutouts per second of training steps, views and optimizer included: all costs of the arms in turn.
 
     Args:
         folder: Of the HDF5 files.
         data: Of `EXPERIMENTS`.
         rounds: How often each is measured.
-        steps: Of each measurement.
+        cutouts: Of each measurement, at least; a whole batch where that is more.
+
+    Returns:
+        By the names of `cost_of`.
     """
     sides = {}
-    for optimizer, size in COSTS:
-        options = options_of(data, REFERENCE, 1, folder) | {"optimizer": optimizer, "image_size": size}
-        sides[f"{optimizer}/{size}"] = stepper(options, steps)
+    for name, overrides in dict(cost_of(arm, size) for arm in ARMS for size, _ in _stages(arm)).items():
+        options = options_of(data, REFERENCE, 1, folder) | overrides
+        sides[name] = stepper(options, -(-cutouts // overrides["batch_size_train"]))
     for side in sides.values():
         side()
     return interleave(sides, rounds)
@@ -142,8 +172,7 @@ def stepper(options: Mapping[str, Any], steps: int) -> Callable[[], float]:
 
 def epochs_of(arm: str, budget: int, rates: Mapping[str, Sequence[float]]) -> int:
     """The whole number of epochs of an arm that comes nearest to the time of the first arm's `budget`."""
-    stages = ARMS[arm].get("image_size_schedule", [[COMMON["image_size"], 1.0]])
-    each = sum(share * _times_as_long(arm, size, rates) for size, share in stages)
+    each = sum(share * _times_as_long(arm, size, rates) for size, share in _stages(arm))
     return max(1, round(budget / each))
 
 
@@ -156,8 +185,8 @@ def share_of_time(arm: str, budget: int, epochs: int, rates: Mapping[str, Sequen
 
 def _times_as_long(arm: str, size: int, rates: Mapping[str, Sequence[float]]) -> float:
     """How many times as long as the first arm's an epoch takes at a size."""
-    optimizer = ARMS[arm].get("optimizer", "sgd")
-    return ratio(rates[f"sgd/{COMMON['image_size']}"], rates[f"{optimizer}/{size}"]).median
+    first, mine = cost_of(REFERENCE, COMMON["image_size"])[0], cost_of(arm, size)[0]
+    return ratio(rates[first], rates[mine]).median
 
 
 def figures(data: str, arm: str, epochs: int, seed: int, folder: Path) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def test_lightly_is_left_out_aloud_or_measured_like_the_rest(tmp_path, narrow, q
         file["valid"] = file["train"][:20]
     monkeypatch.setattr(recipe, "COMMON", recipe.COMMON | {"on_collapse": "warn"})
     monkeypatch.setattr(lightly, "BUDGET", 1)
-    rates = {f"{optimizer}/{size}": [1.0] for optimizer in ("sgd", "muon") for size in (32, 48)}
+    rates = {f"{optimizer}/64/{size}": [1.0] for optimizer in ("sgd", "muon") for size in (32, 48)}
     row = {"cell": "recipe/rates", "question": "recipe", "rates": rates}
     out = tmp_path / "runs.jsonl"
     out.write_text(json.dumps(row | {"environment": {"machine": "m", "commit": "c"}}) + "\n")
@@ -226,7 +226,9 @@ def test_the_table_beside_lightly():
 
 def recipe_rates():
     """Muon's steps take 1.25 times as long, views of 48 pixels twice."""
-    return {"sgd/32": [100.0, 50.0], "muon/32": [80.0, 40.0], "sgd/48": [50.0, 25.0], "muon/48": [40.0, 20.0]}
+    sgd = {"sgd/64/32": [100.0, 50.0], "sgd/64/48": [50.0, 25.0]}
+    muon = {"muon/64/32": [80.0, 40.0], "muon/64/48": [40.0, 20.0], "muon/128/32": [90.0, 45.0]}
+    return sgd | muon | {"muon, 5 steps/64/32": [50.0, 25.0]}
 
 
 def test_an_arm_trains_for_as_long_as_the_defaults_its_own_cost_included():
@@ -234,6 +236,8 @@ def test_an_arm_trains_for_as_long_as_the_defaults_its_own_cost_included():
     assert recipe.epochs_of("defaults", 8, rates) == 8
     assert recipe.epochs_of("sgd by step, 0.4", 8, rates) == 8
     assert recipe.epochs_of("muon", 8, rates) == 6  # 8 / 1.25 = 6.4
+    assert recipe.epochs_of("muon, batch 128", 8, rates) == 7  # 8 x 0.9 = 7.2
+    assert recipe.epochs_of("muon, 5 steps", 8, rates) == 4
     assert recipe.epochs_of("muon, 32 then 48", 16, rates) == 10  # 16 / (1.25 (0.7 + 2 x 0.3)) = 9.8
     assert recipe.share_of_time("muon", 8, 6, rates) == pytest.approx(6 * 1.25 / 8)
     # 7 of the 10 epochs at 32 pixels
@@ -310,7 +314,7 @@ def test_a_cell_of_the_recipe_is_trained_and_measured_at_each_size(tmp_path, nar
     rates = {
         "cell": "recipe/rates",
         "question": "recipe",
-        "rates": {f"{o}/{s}": [1.0] for o in ("sgd", "muon") for s in (8, 12)},
+        "rates": {f"{o}/64/{s}": [1.0] for o in ("sgd", "muon") for s in (8, 12)},
     }
     out.write_text(json.dumps(rates | {"environment": {"machine": "m", "commit": "c"}}) + "\n")
     cells = ["recipe/sst/2/defaults/0", "recipe/sst/2/muon, 32 then 48/0"]

@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.measure import Peak, Series, fresh, interleave, ratio, seconds
 from benchmarks.results import Section, Table
 from nenya.data.batch import Batch
-from nenya.machine.device import choose_device
+from nenya.machine.device import choose_device, choose_precision
 from nenya.params import Params
 from nenya.training.build import set_model
 from nenya.training.optim import set_optimizer
@@ -39,9 +39,9 @@ def measure(quick: bool, folder: Path) -> Section:
     del folder  # no data: random views
     sizes = _QUICK if quick else _FULL
     rows = []
+    device = choose_device(options(BACKBONES[0], "sgd").cuda_use)
     for backbone in BACKBONES:
         opt = options(backbone, "sgd")
-        device = choose_device(opt.cuda_use)
         model, criterion = set_model(opt)
         gradient = functools.partial(_gradient, model, criterion, _views(sizes, device), Step.from_options(opt, device))
         gradient()
@@ -68,8 +68,8 @@ def measure(quick: bool, folder: Path) -> Section:
         "The optimizer's step",
         f"An update of all weights, by random gradients of views of {sizes.image_size} x {sizes.image_size} pixels and "
         f"{sizes.batch} cutouts, in turn with the gradient of such a batch (views not included). Muon: 3 Newton-Schulz "
-        "steps in float32. Memory: what the second of two updates adds at its peak, in a fresh process, momentum and "
-        "gradients being there.",
+        f"steps in {str(choose_precision('auto', device)).removeprefix('torch.')}. Memory: what the second of two "
+        "updates adds at its peak, in a fresh process, momentum and gradients being there.",
         [Table(["network", "optimizer", "ms", "of the gradient's time", "added MB"], rows)],
     )
 

@@ -8,10 +8,11 @@ turns them: kept at one norm, they turn by the learning rate (airbench94_muon in
 https://github.com/KellerJordan/cifar10-airbench).
 
 Newer versions of torch have a Muon, which is not used: it takes matrices only, so that a convolution would have to be
-a second parameter over the same memory, which neither the model nor a checkpoint knows. It also computes in bfloat16,
-keeps no norm, and every process would repeat all of it. The tests compare the two.
+a second parameter over the same memory, which neither the model nor a checkpoint knows. It also computes in bfloat16
+where that is slower, keeps no norm, and every process would repeat all of it. The tests compare the two.
 
-Axes: a convolution's weights [K, C, k, k] are a matrix [K, C k k], a row for each output channel.
+Axes: a convolution's weights [K, C, k, k] are a matrix [K, k k C], a row for each output channel, with the columns in
+the order in which weights of layout channels-last lie in memory; no result depends on that order.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 #: More columns than this many rows, and the steps are cheaper on the rows' products than on the matrix itself.
 _WIDE = 1.5
 
+#: Steps on the products, in types of half the width: with more, their rounding grows beyond the values.
+_MOST_HALF_STEPS = 3
 
-def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
+
+def orthogonalise(matrix: Tensor, steps: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Bring all singular values near 1 and keep the singular vectors, by Newton-Schulz steps.
 
     With the matrix divided by its Frobenius norm, each step is X <- a X + b (X X^T) X + c (X X^T)^2 X, which acts on
@@ -41,9 +45,12 @@ def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
     a wide matrix their product is formed there, and applied to the matrix once.
 
     Args:
-        matrix: [K, N], not changed; computed in float32 or wider, whatever autocast says.
+        matrix: [K, N], not changed.
         steps: At most 5: beyond, rounding in X X^T would grow to the size of its values. Five bring singular values
             above 0.01 of the norm to 0.68 ... 1.14 (measured on the polynomial); three raise small ones 41 times.
+        dtype: Type to compute the steps in, whatever autocast says: of float32 the wider one of this and the matrix's,
+            bfloat16 for any. In bfloat16 rounding is raised like small singular values, to some hundredths of the
+            large ones.
 
     Returns:
         [K, N], in the type that was computed in. The same for any positive multiple of `matrix`; zeros for zeros.
@@ -52,10 +59,13 @@ def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     tiny = torch.finfo(x.dtype).tiny
-    x = x / x.abs().amax().clamp_min(tiny)  # else squares of small numbers are zeros
-    x = x / torch.linalg.vector_norm(x).clamp_min(tiny)
+    x = x / torch.stack(x.aminmax()).abs().amax().clamp_min(tiny)  # else squares of small numbers are zeros
+    x /= _norm(x).clamp_min(tiny)
+    half = dtype.itemsize < torch.float32.itemsize
+    x = x.to(dtype) if half else x
+    through_products = x.shape[1] > _WIDE * x.shape[0] and not (half and steps > _MOST_HALF_STEPS)
     with torch.autocast(x.device.type, enabled=False):
-        x = _through_products(x, steps) if x.shape[1] > _WIDE * x.shape[0] else _directly(x, steps)
+        x = _through_products(x, steps) if through_products else _directly(x, steps)
     return x.T if tall else x
 
 
@@ -72,10 +82,10 @@ def _through_products(x: Tensor, steps: int) -> Tensor:
     """The same, with the steps' factors multiplied among themselves [M, M] before they meet the matrix [M, N]."""
     a, b, c = COEFFICIENTS
     products = x @ x.T
-    identity = torch.eye(len(x), dtype=x.dtype, device=x.device)
-    whole = identity
+    whole = x.new_empty(0)
     for step in range(steps):
-        factor = torch.addmm(products, products, products, beta=b, alpha=c) + a * identity
+        factor = torch.addmm(products, products, products, beta=b, alpha=c)
+        factor.diagonal().add_(a)
         whole = factor if step == 0 else factor @ whole
         if step + 1 < steps:
             products = factor @ products @ factor
@@ -102,6 +112,8 @@ class Muon(Optimizer):
         muon_momentum: Of Muon.
         steps: Of Newton and Schulz, see `orthogonalise`.
         keep_norm: Set the weights' norm to sqrt(K) before each update, so that a row has length 1 in the mean.
+        dtype: Type that the steps of Newton and Schulz are computed in, float32 or bfloat16; weights and momentum are
+            of their own type.
     """
 
     def __init__(
@@ -118,7 +130,9 @@ class Muon(Optimizer):
         muon_momentum: float,
         steps: int,
         keep_norm: bool,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self._dtype = dtype
         self._sgd = SGD(others, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
         muon = {
             "params": list(convolutions),
@@ -155,43 +169,59 @@ class Muon(Optimizer):
         ranks = parallel.current()
         weights = [parameter for parameter in group["params"] if parameter.grad is not None]
         shares = _shares([parameter.shape for parameter in weights], ranks.size)
-        parts: list[Tensor] = []
         for parameter, share in zip(weights, shares, strict=True):
-            moved = self._moved(parameter, group, mine=share == ranks.rank)
-            if ranks.size == 1:
-                parameter.copy_(moved.view(parameter.shape))  # at once, so that one matrix is in memory and not all
+            direction = self._direction(parameter, group["momentum"])  # in every process, since each has the momentum
+            if share == ranks.rank:
+                self._move(parameter, direction, group)
             else:
-                parts.append(moved.flatten())
-        if parts:
+                parameter.zero_()
+        if ranks.size > 1:
             # zeros but for this process's share: the sum is the new weights
+            parts = [_as_matrix(parameter).flatten() for parameter in weights]
             together = parallel.all_reduce_sum(torch.cat(parts))
             for parameter, moved in zip(weights, torch.split(together, [len(part) for part in parts]), strict=True):
-                parameter.copy_(moved.view(parameter.shape))
+                parameter.copy_(_as_weights(moved, parameter.shape))
 
-    def _moved(self, parameter: Tensor, group: dict[str, Any], *, mine: bool) -> Tensor:
-        """The new weights [K, C k k], zeros where another process computes them; the momentum is kept in any case."""
-        gradient, momentum = parameter.grad, group["momentum"]
+    def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
+        """The gradient and, by Nesterov's form, the momentum of this step [K, C, k, k]; the momentum is kept."""
+        gradient = parameter.grad
         assert gradient is not None
-        if momentum:
-            state = self.state[parameter]
-            if state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            average: Tensor = state["momentum_buffer"]
-            average.mul_(momentum).add_(gradient)
-            gradient = gradient.add(average, alpha=momentum)
-        matrix: Tensor = parameter.flatten(1)
-        if not mine:
-            return torch.zeros_like(matrix)
+        if not momentum:
+            return gradient
+        state = self.state[parameter]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        average: Tensor = state["momentum_buffer"]
+        average.mul_(momentum).add_(gradient)
+        return gradient.add(average, alpha=momentum)
+
+    def _move(self, parameter: Tensor, direction: Tensor, group: dict[str, Any]) -> None:
         if group["keep_norm"]:
-            length = torch.linalg.vector_norm(matrix).clamp_min(torch.finfo(matrix.dtype).tiny)
-            matrix = matrix * (math.sqrt(len(matrix)) / length)
+            length = _norm(_as_matrix(parameter)).clamp_min(torch.finfo(parameter.dtype).tiny)
+            parameter.mul_(math.sqrt(len(parameter)) / length)
         else:
-            matrix = matrix * (1 - group["lr"] * group["weight_decay"])
-        # orthogonal rows or columns have the norm sqrt(min(K, C k k)): brought to sqrt(K), the weights'
-        update = orthogonalise(gradient.flatten(1), group["newton_schulz_steps"])
-        scale = math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
-        moved: Tensor = matrix - group["lr"] * scale * update.to(matrix.dtype)
-        return moved
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        # orthogonal rows or columns have the norm sqrt(min(K, k k C)): brought to sqrt(K), the weights'
+        update = orthogonalise(_as_matrix(direction), group["newton_schulz_steps"], self._dtype)
+        scale = math.sqrt(max(1.0, update.shape[0] / update.shape[1]))
+        parameter.add_(_as_weights(update, parameter.shape), alpha=-group["lr"] * scale)
+
+
+def _as_matrix(weights: Tensor) -> Tensor:
+    """[K, C, k, k] -> [K, k k C]: without a copy for the layout channels-last, in which networks are trained."""
+    return weights.permute(0, 2, 3, 1).flatten(1)
+
+
+def _as_weights(matrix: Tensor, shape: torch.Size) -> Tensor:
+    """Undo `_as_matrix`: as many numbers in any shape -> [K, C, k, k]."""
+    rows, channels, *kernel = shape
+    return matrix.reshape(rows, *kernel, channels).permute(0, 3, 1, 2)
+
+
+def _norm(matrix: Tensor) -> Tensor:
+    """The Frobenius norm, as a product: on processors several times as fast as torch's norm."""
+    flat = matrix.reshape(-1)
+    return torch.dot(flat, flat).sqrt()
 
 
 def _shares(shapes: Sequence[torch.Size], num_processes: int) -> list[int]:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from nenya.errors import OptionError
+from nenya.machine.device import choose_precision
 from nenya.params import Params
 from nenya.training.muon import Muon
 
@@ -138,7 +139,7 @@ def set_optimizer(opt: Params, model: nn.Module) -> Optimizer:
 
     Args:
         opt: `optimizer`; `learning_rate`, `momentum`, `nesterov`, `weight_decay`; of Muon `muon_learning_rate`,
-            `muon_momentum`, `muon_steps`, `muon_keep_norm`.
+            `muon_momentum`, `muon_steps`, `muon_keep_norm`, and `precision`, in which its steps are computed.
         model: Already on its device.
 
     Returns:
@@ -147,8 +148,8 @@ def set_optimizer(opt: Params, model: nn.Module) -> Optimizer:
     Raises:
         OptionError: "muon", and a model without a second convolution.
     """
-    on_gpu = next(model.parameters()).is_cuda
-    fused = True if on_gpu else None  # one kernel for all parameters; on a CPU the update is no part worth saving
+    device = next(model.parameters()).device
+    fused = device.type == "cuda" or None  # one kernel for all parameters; on a CPU the update is no part worth saving
     nesterov = opt.nesterov and opt.momentum > 0  # without momentum there is nothing to look ahead of
     if opt.optimizer == "sgd":
         return SGD(
@@ -178,6 +179,7 @@ def set_optimizer(opt: Params, model: nn.Module) -> Optimizer:
         muon_momentum=opt.muon_momentum,
         steps=opt.muon_steps,
         keep_norm=opt.muon_keep_norm,
+        dtype=choose_precision(opt.precision, device),
     )
 
 

@@ -85,6 +85,26 @@ def test_autocast_and_half_precision_change_nothing():
     assert orthogonalise(m.bfloat16(), 3).dtype == torch.float32
 
 
+@pytest.mark.parametrize("shape", [(64, 576), (576, 64), (64, 64)])
+@pytest.mark.parametrize("steps", [1, 3, 4, 5])
+def test_in_bfloat16_it_is_the_same_up_to_raised_rounding(shape, steps):
+    """Singular values that fall to a 64th: the small ones, which are raised most, are still far above the rounding."""
+    (u, _, vt), s = np.linalg.svd(matrix(shape).numpy(), full_matrices=False), 1 / np.arange(1, 65)
+    m = torch.from_numpy(u * s @ vt)
+    found = orthogonalise(m, steps, torch.bfloat16)
+    assert found.dtype == torch.bfloat16
+    expected = by_decomposition(m, steps)
+    assert float((found.double() - expected).norm() / expected.norm()) < 0.04
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_in_bfloat16_too_the_length_is_no_matter(factor):
+    m = matrix((8, 72), dtype=torch.float32)
+    found = orthogonalise(factor * m, 3, torch.bfloat16).float()
+    torch.testing.assert_close(found, orthogonalise(m, 3, torch.bfloat16).float(), rtol=0, atol=0.01)
+    assert torch.equal(orthogonalise(0 * m, 3, torch.bfloat16), torch.zeros(8, 72, dtype=torch.bfloat16))
+
+
 # ---------------------------------------------------------------- the optimizer
 
 
@@ -99,7 +119,7 @@ CONVOLUTIONS = ("1.weight", "2.weight", "4.weight")
 
 
 def options(**values):
-    base = {"optimizer": "muon", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    base = {"optimizer": "muon", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01, "precision": "fp32"}
     return Params.from_dict(base | {"muon_learning_rate": 0.2, "muon_momentum": 0.6} | values)
 
 
@@ -155,14 +175,15 @@ def test_all_other_parameters_are_moved_as_by_torchs_sgd(nesterov):
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
-def test_without_the_norm_it_is_torchs_own_up_to_its_bfloat16():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_the_norm_it_is_torchs_own_up_to_its_bfloat16(dtype):
     torch.manual_seed(0)
     weights = [nn.Parameter(torch.randn(8, 4, 3, 3)), nn.Parameter(torch.randn(8, 4, 1, 1))]
     twins = [nn.Parameter(weight.detach().flatten(1).clone()) for weight in weights]
     rest = nn.Parameter(torch.zeros(1))
     ours = Muon(
         weights, [rest], lr=0.1, momentum=0.0, weight_decay=0.1, nesterov=False, fused=None, muon_lr=0.3,
-        muon_momentum=0.6, steps=5, keep_norm=False,
+        muon_momentum=0.6, steps=5, keep_norm=False, dtype=dtype,
     )  # fmt: skip
     theirs = torch.optim.Muon(twins, lr=0.3, weight_decay=0.1, momentum=0.6, nesterov=True, ns_steps=5)
     for step in range(4):
@@ -231,6 +252,24 @@ def test_muon_has_the_3x3_and_1x1_convolutions_but_the_stem(name, narrow):
     assert [names[id(parameter)] for parameter in muon["params"]] == expected
     assert len(expected) == {"resnet18": 19, "resnet50": 52}[name]
     assert {names[id(p)] for p in sgd["params"]} == {*names.values()} - {*expected}
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_steps_are_computed_in_the_precision_of_the_run(precision, dtype, monkeypatch):
+    types = []
+
+    def noting(matrix, steps, dtype):
+        types.append(dtype)
+        return orthogonalise(matrix, steps, dtype)
+
+    monkeypatch.setattr("nenya.training.muon.orthogonalise", noting)
+    model = network(torch.float32)
+    optimizer = set_optimizer(options(precision=precision), model)
+    set_gradients(model, 0)
+    optimizer.step()
+    assert types == [dtype] * len(CONVOLUTIONS)
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    assert {state["momentum_buffer"].dtype for state in optimizer.state.values()} == {torch.float32}
 
 
 def test_a_network_without_convolutions_is_refused():
