@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from benchmarks import conventional, imagery, learning, lightly, measure, parts, recipe, results
 from benchmarks.__main__ import main
+from benchmarks.lars import Lars, lars
 from benchmarks.parts import embedding_atlas, portal
 from benchmarks.parts.reading import fancy, reading_loader, reopened
 from benchmarks.parts.step import options
@@ -254,6 +255,41 @@ def test_the_options_of_every_arm_are_options_with_an_effect(tmp_path, caplog):
         if opt.warm:
             assert opt.warm_epochs == 0.4
     assert caplog.text == ""
+
+
+def test_lars_moves_a_matrix_by_a_share_of_its_length_and_a_vector_by_its_gradient():
+    torch.manual_seed(0)
+    matrix, vector = torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(3))
+    optimizer = Lars([matrix, vector], lr=2.0, momentum=0.5)
+    before = matrix.detach().clone(), vector.detach().clone()
+    length = float(before[0].norm())
+    matrix.grad, vector.grad = torch.randn(3, 4), torch.ones(3)
+    optimizer.step()
+    assert float((matrix - before[0]).detach().norm()) == pytest.approx(2 * 1e-3 * length, rel=1e-5)
+    torch.testing.assert_close(vector.detach(), before[1] - 2)
+    turned = (before[0] - matrix).detach() / matrix.grad
+    torch.testing.assert_close(turned, turned[0, 0].expand(3, 4), rtol=1e-3, atol=0)  # along the gradient
+    matrix.grad, vector.grad = None, torch.zeros(3)
+    optimizer.step()  # by the momentum alone
+    torch.testing.assert_close(vector.detach(), before[1] - 3)
+
+
+def test_an_arm_without_an_option_trains_by_its_own_optimizer(tmp_path, narrow, quick_pictures, monkeypatch):
+    with h5py.File(tmp_path / "sst_slstr_dev.h5", "w") as file:
+        for key in ("train", "valid"):
+            file[key] = np.random.default_rng(0).normal(size=(66, 1, 44, 44)).astype(np.float32)
+    rates = []
+
+    def noting(opt, model):
+        rates.append(opt.learning_rate)
+        return lars(opt, model)
+
+    monkeypatch.setitem(recipe.OTHER_OPTIMIZERS, "lars, 4", noting)
+    monkeypatch.setattr(recipe, "EVALUATION_SIZES", (8,))
+    monkeypatch.setattr(recipe, "COMMON", recipe.COMMON | {"image_size": 8, "on_collapse": "warn"})
+    recipe.figures("sst", "lars, 4", 1, 0, tmp_path)
+    recipe.figures("sst", "defaults", 1, 0, tmp_path)
+    assert rates == [4.0]
 
 
 def test_hits_are_those_of_view_retrieval_and_what_overlaps_is_left_out():
