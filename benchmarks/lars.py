@@ -1,8 +1,8 @@
 """LARS, SGD whose rate is set for each matrix by the lengths of its weights and its gradient: an arm to be beside.
 
-You, Gitman & Ginsburg 2017 (arXiv:1708.03888), eq. 6: ``rate * eta * |w| / (|g + decay * w|)``, as SimCLR trains with
-large batches (Chen et al. 2020, arXiv:2002.05709, sec. 2.2). Vectors (batch-norm, biases) have the plain rate and no
-decay, as there.
+``rate * eta * |w| / |g + decay * w|``, as in SimCLR's program (lars_optimizer.py of
+https://github.com/google-research/simclr); You, Gitman & Ginsburg 2017 (arXiv:1708.03888), eq. 6, add the lengths of
+both terms instead. Vectors (batch-norm, biases) have the plain rate and no decay, as there.
 """
 
 from __future__ import annotations

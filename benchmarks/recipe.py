@@ -8,6 +8,7 @@ What was learned is measured with the same views for all arms, at each of `EVALU
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import tempfile
 import time
@@ -37,6 +38,7 @@ from nenya.evaluation.probes import USUAL_PENALTY, logistic, ridge_predictions, 
 from nenya.latents.encode import encode_cutouts
 from nenya.machine.device import choose_device, choose_precision
 from nenya.models.inference import evaluating
+from nenya.options import Options
 from nenya.params import Params
 from nenya.train import prepare, run
 from nenya.training.build import set_model
@@ -66,7 +68,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "sgd warm nesterov, 0.1": {**_WARM, "learning_rate": 0.1},
     "sgd warm nesterov, 0.2": {**_WARM, "learning_rate": 0.2},
     "sgd warm nesterov, 0.4": {**_WARM, "learning_rate": 0.4},
-    "lars, 1": {**_BY_STEP, "learning_rate": 1.0},
+    "lars, 0.6": {**_BY_STEP, "learning_rate": 0.6},
     "lars, 4": {**_BY_STEP, "learning_rate": 4.0},
     "lars, 16": {**_BY_STEP, "learning_rate": 16.0},
     "sgd by step, 0.1, 32 then 48": {**_BY_STEP, "learning_rate": 0.1, "image_size_schedule": [[32, 0.7], [48, 0.3]]},
@@ -141,9 +143,10 @@ def cost_of(arm: str, size: int) -> tuple[str, dict[str, Any]]:
         arm: Of `ARMS`.
         size: Of the views, pixels.
     """
-    options = {"optimizer": "sgd", "batch_size_train": COMMON["batch_size_train"], "muon_steps": 3} | ARMS[arm]
-    kept = {name: options[name] for name in ("optimizer", "batch_size_train", "muon_steps")}
-    steps = "" if kept["muon_steps"] == 3 else f", {kept['muon_steps']} steps"
+    options = Params.from_dict(COMMON | ARMS[arm])
+    kept = {name: options.dict[name] for name in ("optimizer", "batch_size_train", "muon_steps")}
+    usual = kept["muon_steps"] == Options.model_fields["muon_steps"].default
+    steps = "" if usual else f", {kept['muon_steps']} steps"
     return f"{kept['optimizer']}{steps}/{kept['batch_size_train']}/{size}", kept | {"image_size": size}
 
 
@@ -209,7 +212,8 @@ def figures(data: str, arm: str, epochs: int, seed: int, folder: Path) -> dict[s
     with tempfile.TemporaryDirectory(prefix="nenya-recipe-") as place:
         opt = Params.from_dict(options_of(data, arm, epochs, folder, seed) | {"model_root": place})
         started = time.perf_counter()
-        with mock.patch.object(train, "set_optimizer", OTHER_OPTIMIZERS.get(arm, set_optimizer)):
+        other = OTHER_OPTIMIZERS.get(arm)
+        with mock.patch.object(train, "set_optimizer", other) if other else contextlib.nullcontext():
             done = run(opt)
         seconds = time.perf_counter() - started
         untrained = prepare(done.opt)

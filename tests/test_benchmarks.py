@@ -1,6 +1,7 @@
 """The benchmarks: every part runs, and what is compared computes the same thing."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -246,6 +247,25 @@ def test_an_arm_trains_for_as_long_as_the_defaults_its_own_cost_included():
     cell = next(cell for cell in learning.all_cells() if cell.name == "recipe/sst/8/muon/3")
     assert learning.epochs_of(cell, {"rates": rates}) == 6
     assert (cell.seed, cell.rates) == (3, "recipe/rates")
+
+
+def test_the_rates_are_those_that_the_arms_ask_for(tmp_path, narrow, monkeypatch):
+    with h5py.File(tmp_path / "sst_slstr_dev.h5", "w") as file:
+        for key in ("train", "valid"):
+            file[key] = np.random.default_rng(0).normal(size=(66, 1, 44, 44)).astype(np.float32)
+    arms = {name: recipe.ARMS[name] for name in ("defaults", "muon", "muon, 5 steps", "muon, batch 32")}
+    arms["in turn"] = recipe.ARMS["muon"] | {"image_size_schedule": [[8, 0.5], [12, 0.5]]}
+    monkeypatch.setattr(recipe, "ARMS", arms)
+    monkeypatch.setattr(recipe, "COMMON", recipe.COMMON | {"image_size": 8})
+    rates = recipe.step_rates(tmp_path, "sst", rounds=2, cutouts=33)
+    assert sorted(rates) == ["muon, 5 steps/64/8", "muon/32/8", "muon/64/12", "muon/64/8", "sgd/64/8"]
+    assert all(len(of_round) == 2 and min(of_round) > 0 for of_round in rates.values())
+    assert all(recipe.epochs_of(arm, 8, rates) >= 1 for arm in arms)
+
+
+def test_the_page_of_what_is_learned_is_that_of_its_runs():
+    runs = learning.load(Path(learning.__file__).with_name("learning.jsonl"))
+    assert learning.page(runs) == Path(learning.__file__).with_name("LEARNING.md").read_text()
 
 
 def test_the_options_of_every_arm_are_options_with_an_effect(tmp_path, caplog):

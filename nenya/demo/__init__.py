@@ -57,8 +57,8 @@ OPTIONS: dict[str, Any] = {
     "save_freq": 2,
     "batch_size_train": 64,
     "learning_rate": 0.05,
-    "cosine": False,  # a high rate for three epochs and a low one for the last: in so few, more is learned so
-    "lr_decay_epochs": [3],
+    "optimizer": "muon",  # as in the recipe for short runs (`nenya.options.recipe`)
+    "schedule_by": "step",
     "seed": SEED,
 }
 

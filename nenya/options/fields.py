@@ -255,8 +255,8 @@ class Fields(BaseModel):
     )
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
-        "Arithmetic of the network: auto takes bfloat16 where the processor gains by it, else float32. "
-        "The loss is always float32.",
+        "Arithmetic of the network and of Muon's steps: auto takes bfloat16 where the processor gains by it, else "
+        "float32. The loss is always float32.",
         group="Run",
     )
     cuda_use: bool = option(True, "Use the GPU, or all GPUs of the machine, where there is one.", group="Run")

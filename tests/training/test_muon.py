@@ -49,12 +49,16 @@ def test_five_steps_bring_the_singular_values_into_the_known_band(shape):
     assert float(found.max()) < 1.14
 
 
-def test_directions_that_are_not_there_are_not_made_up():
-    """A matrix of rank two in float32: rounding must not grow into a third direction."""
-    m = (matrix((64, 2)) @ matrix((2, 576), seed=1)).float()
-    found = torch.linalg.svdvals(orthogonalise(m, 5))
+@pytest.mark.parametrize(
+    ("dtype", "steps", "most"), [(torch.float32, 5, 1e-3), (torch.bfloat16, 3, 0.15), (torch.bfloat16, 5, 0.45)]
+)
+@pytest.mark.parametrize("columns", [64, 576])
+def test_directions_that_are_not_there_are_not_made_up(dtype, steps, most, columns):
+    """A matrix of rank two: rounding must not grow into a third direction."""
+    m = (matrix((64, 2)) @ matrix((2, columns), seed=1)).float()
+    found = torch.linalg.svdvals(orthogonalise(m, steps, dtype).float())
     assert float(found[1]) > 0.68
-    assert float(found[2]) < 1e-3
+    assert float(found[2]) < most
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -79,7 +83,6 @@ def test_zeros_stay_zeros(shape):
 def test_autocast_and_half_precision_change_nothing():
     m = matrix((8, 72), dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(orthogonalise(m, 3), orthogonalise(m, 3).float())
         inside = orthogonalise(m, 3)
     assert torch.equal(inside, orthogonalise(m, 3))
     assert orthogonalise(m.bfloat16(), 3).dtype == torch.float32
@@ -278,12 +281,16 @@ def test_a_network_without_convolutions_is_refused():
 
 
 def test_the_layout_of_the_weights_is_no_matter():
+    """Nor that of the gradients, which have it from the weights, or a layout of their own."""
     model, other = network(torch.float32), network(torch.float32).to(memory_format=torch.channels_last)
     for trained in (model, other):
         optimizer = set_optimizer(options(), trained)
-        for step in range(2):
+        for step in range(3):
             set_gradients(trained, step)
+            for parameter in trained.parameters() if step else ():
+                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
             optimizer.step()
+    assert other[1].weight.is_contiguous(memory_format=torch.channels_last)
     for name, value in model.named_parameters():
         assert torch.equal(value, other.get_parameter(name)), name
 
